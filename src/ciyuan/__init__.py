@@ -1,0 +1,1 @@
+"""ciyuan (词元): Transformer language models trained on your own text, and put to use."""

@@ -1,0 +1,246 @@
+"""What a Transformer is made of, as data: every family is one `ModelConfig`, and a preset is a dict of its fields."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ciyuan.config import Settings
+from ciyuan.errors import RecipeError
+
+Family = Literal["encoder", "decoder", "encoder-decoder"]
+Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu"]
+Initialisation = Literal["xavier", "normal", "zero_output"]
+
+
+class ModelConfig(Settings):
+    """The whole definition. Widths are in features, lengths in tokens; ids are rows of the vocabulary.
+
+    An encoder–decoder has n_layers encoder blocks and n_decoder_layers decoder blocks; another family has n_layers blocks.
+    """
+
+    family: Family
+    vocab_size: int = Field(gt=0)
+    d_model: int = Field(256, gt=0)
+    n_layers: int = Field(6, ge=0)
+    n_decoder_layers: int | None = Field(None, ge=0)
+    n_heads: int = Field(4, gt=0)
+    n_decoder_heads: int | None = Field(None, gt=0)
+    n_kv_heads: int | None = Field(None, gt=0)
+    d_head: int | None = Field(None, gt=0)
+    d_ff: int = Field(1024, gt=0)
+    d_decoder_ff: int | None = Field(None, gt=0)
+
+    activation: Activation = "relu"
+    gated: bool = False
+    ff_bias: bool = True
+
+    attention_bias: bool = True
+    attention_out_bias: bool | None = None
+    attention_scale: float | None = None
+    """What scores are multiplied by; None is 1/√d_head (Vaswani et al. 2017, eq. 1). T5 has 1."""
+    qk_norm: bool = False
+    window: int | None = Field(None, gt=0)
+
+    norm: Literal["layer", "rms"] = "layer"
+    norm_position: Literal["post", "pre", "sandwich"] = "post"
+    norm_bias: bool = True
+    norm_eps: float = 1e-5
+    embedding_norm: bool = False
+    final_norm: bool | None = None
+    """A norm after the last block; None: there is one unless the blocks are post-norm."""
+
+    positions: Literal["sinusoidal", "learned", "rotary", "relative", "none"] = "sinusoidal"
+    sinusoid: Literal["interleaved", "halves", "tensor2tensor"] = "interleaved"
+    """How the sines and cosines lie: as in the paper; in halves (Marian); in halves with tensor2tensor's frequencies (M2M100)."""
+    position_offset: int = Field(0, ge=0)
+    """Added to every position before look-up: 2 in M2M100, BART and OPT."""
+    max_positions: int = Field(512, gt=0)
+    rope_base: float = 10_000.0
+    relative_buckets: int = Field(32, gt=0)
+    relative_max_distance: int = Field(128, gt=0)
+
+    embedding_scale: float = 1.0
+    """What embeddings are multiplied by before positions are added; √d_model in Vaswani et al. 2017, §3.4."""
+    n_token_types: int = Field(0, ge=0)
+    shared_embeddings: bool = True
+    """Encoder and decoder read one embedding table."""
+    tied: bool = True
+    """The language-model head is the (decoder's) embedding table."""
+    head: Literal["language-model", "none"] = "language-model"
+    head_bias: bool = False
+    head_transform: bool = False
+    """BERT's dense + activation + norm before the head."""
+    pooler: bool = False
+    """BERT's dense + tanh on the first token."""
+    logit_scale: float = 1.0
+
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    activation_dropout: float = Field(0.0, ge=0, lt=1)
+
+    pad_id: int = Field(0, ge=0)
+    bos_id: int | None = None
+    eos_id: int | None = None
+    start_id: int | None = None
+    """What an encoder–decoder's decoder reads first; None: bos_id."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        heads = {"model.n_heads": self.n_heads, "model.n_decoder_heads": self.n_decoder_heads or self.n_heads}
+        for name, n_heads in heads.items():
+            if self.d_head is None and self.d_model % n_heads:
+                raise RecipeError(
+                    f"model.d_model {self.d_model} is not a multiple of {name} {n_heads}",
+                    fix=f"choose {name} from the divisors of {self.d_model}, or set model.d_head",
+                )
+            if n_heads % (self.n_kv_heads or n_heads):
+                raise RecipeError(
+                    f"{name} {n_heads} is not a multiple of model.n_kv_heads {self.n_kv_heads}",
+                    allowed="each key/value head serves the same number of query heads",
+                )
+        if self.positions == "rotary" and self.head_size % 2:
+            raise RecipeError(
+                f"rotary positions need an even head size, not {self.head_size}", fix="change model.n_heads or model.d_model"
+            )
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise RecipeError(f"sinusoidal positions need an even model.d_model, not {self.d_model}")
+        return self
+
+    @property
+    def head_size(self) -> int:
+        return self.d_head if self.d_head is not None else self.d_model // self.n_heads
+
+    @property
+    def has_final_norm(self) -> bool:
+        return self.norm_position != "post" if self.final_norm is None else self.final_norm
+
+    @property
+    def decoder_layers(self) -> int:
+        """Blocks of the decoder stack: 0 where there is none."""
+        if self.family == "encoder":
+            return 0
+        if self.family == "decoder":
+            return self.n_layers
+        return self.n_layers if self.n_decoder_layers is None else self.n_decoder_layers
+
+    @property
+    def encoder_layers(self) -> int:
+        """Blocks of the encoder stack: 0 where there is none."""
+        return 0 if self.family == "decoder" else self.n_layers
+
+    @property
+    def decoder_start(self) -> int:
+        start = self.bos_id if self.start_id is None else self.start_id
+        assert start is not None, "an encoder-decoder has a start or a BOS token"
+        return start
+
+
+PRESETS: dict[str, dict[str, object]] = {
+    # Vaswani et al. 2017, Attention is all you need, table 3 (base), in the layout that MarianMTModel loads.
+    "vaswani-2017": {
+        "family": "encoder-decoder", "d_model": 512, "n_layers": 6, "n_heads": 8, "d_ff": 2048,
+        "activation": "relu", "norm": "layer", "norm_position": "post", "positions": "sinusoidal", "sinusoid": "halves",
+        "embedding_scale": "sqrt", "shared_embeddings": True, "tied": True, "head_bias": True, "dropout": 0.1,
+    },
+    # Pre-norm, sinusoidal, ReLU: the layout that M2M100ForConditionalGeneration loads.
+    "modern-seq2seq": {
+        "family": "encoder-decoder", "d_model": 256, "n_layers": 3, "n_decoder_layers": 2, "n_heads": 4, "d_ff": 1024,
+        "activation": "relu", "norm": "layer", "norm_position": "pre", "positions": "sinusoidal",
+        "sinusoid": "tensor2tensor", "position_offset": "after_pad", "embedding_scale": "sqrt", "shared_embeddings": True,
+        "tied": True, "dropout": 0.1,
+    },
+    # Devlin et al. 2018, BERT (base): BertForPreTraining.
+    "bert-2018": {
+        "family": "encoder", "d_model": 768, "n_layers": 12, "n_heads": 12, "d_ff": 3072,
+        "activation": "gelu", "norm": "layer", "norm_position": "post", "norm_eps": 1e-12, "embedding_norm": True,
+        "positions": "learned", "n_token_types": 2, "tied": True, "head_bias": True, "head_transform": True,
+        "pooler": True, "dropout": 0.1, "attention_dropout": 0.1,
+    },
+    # Radford et al. 2019, GPT-2 (small): GPT2LMHeadModel.
+    "gpt2-2019": {
+        "family": "decoder", "d_model": 768, "n_layers": 12, "n_heads": 12, "d_ff": 3072,
+        "activation": "gelu_tanh", "norm": "layer", "norm_position": "pre", "positions": "learned",
+        "max_positions": 1024, "tied": True, "dropout": 0.1, "attention_dropout": 0.1,
+    },
+    # RMSNorm, rotary, SwiGLU, q/k-norm, grouped queries: Qwen3ForCausalLM.
+    "modern-decoder": {
+        "family": "decoder", "d_model": 512, "n_layers": 8, "n_heads": 8, "n_kv_heads": 4, "d_ff": 1536,
+        "activation": "silu", "gated": True, "ff_bias": False, "attention_bias": False, "qk_norm": True,
+        "norm": "rms", "norm_bias": False, "norm_position": "pre", "norm_eps": 1e-6, "positions": "rotary",
+        "max_positions": 2048, "tied": True, "dropout": 0.0,
+    },
+    # Pre-norm, rotary, GeGLU, no biases: ModernBertForMaskedLM.
+    "modern-encoder": {
+        "family": "encoder", "d_model": 512, "n_layers": 8, "n_heads": 8, "d_ff": 1024,
+        "activation": "gelu", "gated": True, "ff_bias": False, "attention_bias": False,
+        "norm": "layer", "norm_bias": False, "norm_position": "pre", "embedding_norm": True, "positions": "rotary",
+        "tied": True, "head_bias": True, "head_transform": True, "dropout": 0.0,
+    },
+}  # fmt: skip
+"""Built-in presets: fields of `ModelConfig`, but for two words: an embedding_scale of "sqrt" is √d_model, whatever width is
+chosen, and a position_offset of "after_pad" is the PAD id + 1, from which M2M100 counts."""
+
+
+class ModelSettings(Settings):
+    """The `model` section of a recipe: a preset, and what differs from it."""
+
+    preset: str = "modern-seq2seq"
+    d_model: int | None = Field(None, gt=0)
+    n_layers: int | None = Field(None, gt=0)
+    n_decoder_layers: int | None = Field(None, gt=0)
+    n_heads: int | None = Field(None, gt=0)
+    n_kv_heads: int | None = Field(None, gt=0)
+    d_head: int | None = Field(None, gt=0)
+    d_ff: int | None = Field(None, gt=0)
+    dropout: float | None = Field(None, ge=0, lt=1)
+    attention_dropout: float | None = Field(None, ge=0, lt=1)
+    activation_dropout: float | None = Field(None, ge=0, lt=1)
+    activation: Activation | None = None
+    gated: bool | None = None
+    norm: Literal["layer", "rms"] | None = None
+    norm_position: Literal["post", "pre", "sandwich"] | None = None
+    positions: Literal["sinusoidal", "learned", "rotary", "relative", "none"] | None = None
+    qk_norm: bool | None = None
+    shared_embeddings: bool | None = None
+    tied: bool | None = None
+    max_positions: int | None = Field(None, gt=0)
+    initialisation: Initialisation | None = None
+
+    def build(
+        self, vocab_size: int, *, pad_id: int, bos_id: int | None = None, eos_id: int | None = None
+    ) -> ModelConfig:
+        """The preset with this section's changes, for a vocabulary. Raises RecipeError on an unknown preset or a misfit."""
+        from ciyuan.errors import did_you_mean
+
+        if self.preset not in PRESETS:
+            raise RecipeError(
+                f"model.preset {self.preset} is not known",
+                allowed=f"presets: {', '.join(PRESETS)}",
+                fix=did_you_mean(self.preset, PRESETS),
+            )
+        chosen = dict(PRESETS[self.preset])
+        changes = self.model_dump(exclude={"preset", "initialisation"}, exclude_none=True)
+        if "d_model" in changes and "n_heads" not in changes:
+            head_size = _int(chosen["d_model"]) // _int(chosen["n_heads"])
+            if changes["d_model"] % head_size == 0:
+                changes["n_heads"] = changes["d_model"] // head_size
+                if "n_kv_heads" in chosen and "n_kv_heads" not in changes:
+                    groups = _int(chosen["n_heads"]) // _int(chosen["n_kv_heads"])
+                    changes["n_kv_heads"] = max(1, changes["n_heads"] // groups)
+        if "d_model" in changes and "d_ff" not in changes:
+            changes["d_ff"] = changes["d_model"] * _int(chosen["d_ff"]) // _int(chosen["d_model"])
+        chosen |= changes
+        if chosen.get("embedding_scale") == "sqrt":
+            chosen["embedding_scale"] = float(_int(chosen["d_model"])) ** 0.5
+        if chosen.get("position_offset") == "after_pad":
+            chosen["position_offset"] = pad_id + 1
+        return ModelConfig.model_validate(
+            chosen | {"vocab_size": vocab_size, "pad_id": pad_id, "bos_id": bos_id, "eos_id": eos_id}
+        )
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int)
+    return value

@@ -1,0 +1,56 @@
+"""The small parts: norms, activations, the feed-forward layer. Shapes: B rows, T positions, D d_model, F d_ff."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ciyuan.model.config import Activation, ModelConfig
+
+
+def build_norm(config: ModelConfig, width: int) -> nn.Module:
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last `width` features."""
+    if config.norm == "rms":
+        return nn.RMSNorm(width, eps=config.norm_eps)
+    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.norm_bias)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(0, x)². Source: So et al. 2021, Primer, §3."""
+    return F.relu(x).square()
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The tanh form of GELU. Source: Hendrycks and Gimpel 2016, §2."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu2": squared_relu,
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+    "silu": F.silu,
+}
+
+
+class FeedForward(nn.Module):
+    """act(x W₁ + b₁) W₂ + b₂, or gated: (act(x W_g + b_g) ⊙ (x W₁ + b₁)) W₂ + b₂. (B, T, D) to (B, T, D).
+
+    Source: Vaswani et al. 2017, eq. 2; gated: Shazeer 2020, GLU variants, eq. 6.
+    """
+
+    def __init__(self, config: ModelConfig, d_ff: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.d_model, d_ff, bias=config.ff_bias)
+        self.gate = nn.Linear(config.d_model, d_ff, bias=config.ff_bias) if config.gated else None
+        self.down = nn.Linear(d_ff, config.d_model, bias=config.ff_bias)
+        self.activation = ACTIVATIONS[config.activation]
+        self.dropout = nn.Dropout(config.activation_dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.up(x)  # (B, T, F)
+        hidden = self.activation(hidden) if self.gate is None else self.activation(self.gate(x)) * hidden
+        return self.down(self.dropout(hidden))  # type: ignore[no-any-return]

@@ -1,0 +1,168 @@
+"""How a model knows the order of its tokens: three hooks, each a no-op unless a kind of position needs it.
+
+Shapes: B rows, T query length, S key length, D d_model, H heads, K d_head.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ciyuan.errors import RecipeError
+from ciyuan.model.config import ModelConfig
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the angles that rotary positions turn by: (B, 1, T, K/2), float32."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class Positions(nn.Module):
+    """No positions at all: the base of the kinds, whose hooks do nothing."""
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        """x (B, T, D) with what marks its absolute positions (B, T) added."""
+        return x
+
+    def rotation(self, positions: Tensor) -> Rotation | None:
+        """By what queries and keys at positions (B, T) are turned, computed once for all layers."""
+        return None
+
+    def bias(self, query: Tensor, key: Tensor) -> Tensor | None:
+        """What is added to the scores of queries at (B, T) and keys at (B, S): (B or 1, H, T, S)."""
+        return None
+
+
+def build_positions(config: ModelConfig, *, causal: bool, n_heads: int) -> Positions:
+    match config.positions:
+        case "sinusoidal":
+            return SinusoidalPositions(config)
+        case "learned":
+            return LearnedPositions(config)
+        case "rotary":
+            return RotaryPositions(config)
+        case "relative":
+            return RelativePositions(config, causal=causal, n_heads=n_heads)
+        case "none":
+            return Positions()
+
+
+class SinusoidalPositions(Positions):
+    """Fixed sines and cosines, extended when a longer text comes.
+
+    Source: Vaswani et al. 2017, §3.5. The paper interleaves them; Marian and tensor2tensor lay them in halves, and tensor2tensor
+    spaces its frequencies so that the last is exactly 1/10000.
+    """
+
+    table: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("table", sinusoids(config.max_positions + config.position_offset, config), persistent=False)
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        positions = positions + self.config.position_offset
+        needed = int(positions.max()) + 1 if positions.numel() else 0
+        if needed > len(self.table):
+            self.table = sinusoids(2 * needed, self.config).to(self.table)
+        return x + self.table[positions].to(x.dtype)
+
+
+def sinusoids(n_positions: int, config: ModelConfig) -> Tensor:
+    """(n_positions, D) float32, computed in float64."""
+    half = config.d_model // 2
+    index = torch.arange(half, dtype=torch.float64)
+    last = half - 1 if config.sinusoid == "tensor2tensor" else half
+    frequencies = torch.exp(-math.log(10_000) * index / max(last, 1))
+    angles = torch.arange(n_positions, dtype=torch.float64)[:, None] * frequencies
+    if config.sinusoid == "interleaved":
+        table = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    else:
+        table = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return table.float()
+
+
+class LearnedPositions(Positions):
+    """A row of parameters for each position (BERT, GPT-2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.offset = config.position_offset
+        self.max_positions = config.max_positions
+        self.table = nn.Embedding(config.max_positions + config.position_offset, config.d_model)
+
+    def embed(self, x: Tensor, positions: Tensor) -> Tensor:
+        if positions.numel() and (longest := int(positions.max()) + 1) > self.max_positions:
+            raise RecipeError(
+                f"a text of {longest} tokens is longer than the {self.max_positions} positions this model has learned",
+                fix="shorten the text",
+            )
+        return x + self.table(positions + self.offset)
+
+
+class RotaryPositions(Positions):
+    """Queries and keys are turned by an angle proportional to their position, so that scores depend on distance alone.
+
+    Source: Su et al. 2021, RoFormer, eq. 34. Pairs are (i, i + K/2) as in Hugging Face, not (2i, 2i + 1) as in the paper.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.d_head = config.head_size
+        self.base = config.rope_base
+
+    def rotation(self, positions: Tensor) -> Rotation:
+        index = torch.arange(0, self.d_head, 2, device=positions.device, dtype=torch.float32)
+        angles = positions[:, None, :, None].float() * self.base ** (-index / self.d_head)
+        return Rotation(angles.cos(), angles.sin())
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """x (B, H, T, K) with each pair of features turned; same shape and dtype back, the turning in float32 or wider."""
+    wide = x if x.dtype == torch.float64 else x.float()
+    first, second = wide.chunk(2, dim=-1)
+    cos, sin = rotation
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+class RelativePositions(Positions):
+    """A learned bias for each head and bucket of distance, shared by all layers of a stack.
+
+    Source: Raffel et al. 2020, T5, §2.1; near distances have a bucket each, far ones share logarithmic buckets.
+    """
+
+    def __init__(self, config: ModelConfig, *, causal: bool, n_heads: int) -> None:
+        super().__init__()
+        self.causal = causal
+        self.max_distance = config.relative_max_distance
+        self.table = nn.Embedding(config.relative_buckets, n_heads)
+
+    def bias(self, query: Tensor, key: Tensor) -> Tensor:
+        distance = key[:, None, :] - query[:, :, None]  # (B, T, S)
+        if len(distance) > 1 and bool((distance == distance[:1]).all()):
+            distance = distance[:1]
+        buckets = relative_buckets(
+            distance, n_buckets=self.table.num_embeddings, max_distance=self.max_distance, causal=self.causal
+        )
+        return self.table(buckets).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+
+def relative_buckets(distance: Tensor, *, n_buckets: int, max_distance: int, causal: bool) -> Tensor:
+    """The bucket of each distance key − query, of any shape, int64."""
+    if causal:
+        side = torch.zeros_like(distance)
+        distance = (-distance).clamp(min=0)
+    else:
+        n_buckets //= 2
+        side = (distance > 0).long() * n_buckets
+        distance = distance.abs()
+    near = n_buckets // 2
+    scale = (n_buckets - near) / math.log(max_distance / near)
+    far = near + (torch.log(distance.clamp(min=1).float() / near) * scale).long()
+    return side + torch.where(distance < near, distance, far.clamp(max=n_buckets - 1))

@@ -1,0 +1,22 @@
+"""The seam between data and training: what every objective offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ciyuan.batch import Batch, Loss
+from ciyuan.model.transformer import Transformer
+
+
+class Objective(Protocol):
+    """A question put to a model, and how its answer is scored."""
+
+    columns: tuple[str, ...]
+    """The columns of the token store that an example is made of."""
+
+    def collate(self, examples: Sequence[Any], *, numbers: Sequence[int] = ()) -> Batch:
+        """One batch from examples as the store gives them: a sequence of ids for each column. numbers: theirs in the store."""
+
+    def loss(self, model: Transformer, batch: Batch) -> Loss:
+        """The batch's loss as (sum, count), in nats."""
