@@ -153,7 +153,7 @@ class Attention(nn.Module):
         return k, self._heads(self.v(x), self.n_kv_heads, None)
 
     def _heads(self, x: Tensor, n_heads: int, norm: nn.Module | None) -> Tensor:
-        x = x.unflatten(-1, (n_heads, self.d_head))  # (B, T, H, K)
+        x = x.view(*x.shape[:-1], n_heads, self.d_head)  # (B, T, H, K)
         return (x if norm is None else norm(x)).transpose(1, 2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ciyuan.config import Settings
-from ciyuan.errors import RecipeError
+from ciyuan.errors import RecipeError, did_you_mean
 
 Family = Literal["encoder", "decoder", "encoder-decoder"]
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu"]
@@ -107,6 +108,19 @@ class ModelConfig(Settings):
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise RecipeError(f"sinusoidal positions need an even model.d_model, not {self.d_model}")
         return self
+
+    @staticmethod
+    def of(fields: Mapping[str, object]) -> ModelConfig:
+        """The configuration with these fields. Raises RecipeError, naming the field, where they do not fit together."""
+        try:
+            return ModelConfig.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            inner = first.get("ctx", {}).get("error")
+            if isinstance(inner, RecipeError):
+                raise inner from None
+            where = ".".join(("model", *map(str, first["loc"])))
+            raise RecipeError(f"{first['msg']} (found {first['input']!r})", where=where) from None
 
     @property
     def head_size(self) -> int:
@@ -212,8 +226,6 @@ class ModelSettings(Settings):
         self, vocab_size: int, *, pad_id: int, bos_id: int | None = None, eos_id: int | None = None
     ) -> ModelConfig:
         """The preset with this section's changes, for a vocabulary. Raises RecipeError on an unknown preset or a misfit."""
-        from ciyuan.errors import did_you_mean
-
         if self.preset not in PRESETS:
             raise RecipeError(
                 f"model.preset {self.preset} is not known",
@@ -236,7 +248,7 @@ class ModelSettings(Settings):
             chosen["embedding_scale"] = float(_int(chosen["d_model"])) ** 0.5
         if chosen.get("position_offset") == "after_pad":
             chosen["position_offset"] = pad_id + 1
-        return ModelConfig.model_validate(
+        return ModelConfig.of(
             chosen | {"vocab_size": vocab_size, "pad_id": pad_id, "bos_id": bos_id, "eos_id": eos_id}
         )
 

@@ -103,7 +103,7 @@ class LearnedPositions(Positions):
                 f"a text of {longest} tokens is longer than the {self.max_positions} positions this model has learned",
                 fix="shorten the text",
             )
-        return x + self.table(positions + self.offset)
+        return x + self.table(positions + self.offset)  # type: ignore[no-any-return]
 
 
 class RotaryPositions(Positions):

@@ -14,7 +14,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) ->
     logits: (N, V); targets: (N,) int64. The target distribution is (1 − ε) on the target + ε / V on every word
     (Szegedy et al. 2016, §7). The likelihood comes detached. Only one (N, V) tensor is kept for the backward pass.
     """
-    loss, likelihood = _CrossEntropy.apply(logits, targets, smoothing)
+    loss, likelihood = _CrossEntropy.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]
     return loss, likelihood
 
 
