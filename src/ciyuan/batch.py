@@ -108,9 +108,7 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         source = None if self.source is None else self.source.to(device)
         extra = {name: value.to(device) for name, value in self.extra.items()}
-        return replace(
-            self, text=self.text.to(device), targets=self.targets.to(device), source=source, extra=extra
-        )
+        return replace(self, text=self.text.to(device), targets=self.targets.to(device), source=source, extra=extra)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,7 @@ class UserError(CiyuanError, ValueError):
 
     exit_code = 2
 
-    def __init__(
-        self, found: str, *, where: object = None, allowed: str | None = None, fix: str | None = None
-    ) -> None:
+    def __init__(self, found: str, *, where: object = None, allowed: str | None = None, fix: str | None = None) -> None:
         """found, where: what, and in which file, line or option. allowed, fix: what would do, and what to type."""
         self.found, self.where, self.allowed, self.fix = found, where, allowed, fix
         head = f"{where}: {found}" if where is not None else found
@@ -65,7 +63,7 @@ class TrainingError(UserError):
     """Training cannot go on: a loss that is not finite, or nothing to learn from."""
 
 
-class Stopped(CiyuanError):
+class Stopped(CiyuanError):  # noqa: N818  (not an error: what was asked for, done)
     """Training was asked to stop (SIGTERM) and has written a checkpoint."""
 
     exit_code = 143

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def naive_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float, may_attend: Tensor, bias: Tensor | None = None) -> Tensor:
+def naive_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, may_attend: Tensor, bias: Tensor | None = None
+) -> Tensor:
     """q (B, H, T, K); k, v (B, G, S, K); may_attend (B, T, S). Loops over everything."""
     n_rows, n_heads, n_queries, width = q.shape
     n_keys, group = k.shape[2], n_heads // k.shape[1]

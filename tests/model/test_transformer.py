@@ -55,7 +55,9 @@ def test_packed_texts_leak_nothing_into_one_another(family, variant):
 
     def packed(sizes: list[int], width: int) -> Layout:
         positions = torch.cat([torch.arange(n) for n in sizes] + [torch.arange(width - sum(sizes))])
-        segments = torch.cat([torch.full((n,), i + 1) for i, n in enumerate(sizes)] + [torch.zeros(width - sum(sizes)).long()])
+        segments = torch.cat(
+            [torch.full((n,), i + 1) for i, n in enumerate(sizes)] + [torch.zeros(width - sum(sizes)).long()]
+        )
         return Layout(positions[None], segments[None])
 
     source = Stream(source_ids, packed(source_lengths, 8)) if both else None
@@ -155,7 +157,9 @@ def test_every_parameter_has_exactly_one_role():
 
 def test_every_parameter_of_every_preset_gets_a_gradient():
     for preset in ("vaswani-2017", "modern-seq2seq"):
-        config = ModelSettings(preset=preset, d_model=64, n_layers=2, dropout=0.0).build(30, pad_id=0, bos_id=1, eos_id=2)
+        config = ModelSettings(preset=preset, d_model=64, n_layers=2, dropout=0.0).build(
+            30, pad_id=0, bos_id=1, eos_id=2
+        )
         model = Transformer(config)
         initialise(model, scheme="xavier", seed=1)
         text = stream(tokens(2, 5))

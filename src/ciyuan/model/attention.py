@@ -73,9 +73,7 @@ def _general(query: Layout, key: Layout, *, causal: bool, window: int | None) ->
     return mask[:, None]
 
 
-def reference_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, sight: Sight, dropout: float = 0.0
-) -> Tensor:
+def reference_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float, sight: Sight, dropout: float = 0.0) -> Tensor:
     """softmax(QKᵀ · scale + bias) V, step by step; the fused core is tested against it.
 
     q: (B, H, T, K); k, v: (B, G, S, K), each key/value head serving H / G neighbouring query heads. (B, H, T, K) back.
@@ -169,7 +167,7 @@ class CrossAttention(Attention):
     def forward(  # type: ignore[override]
         self, x: Tensor, sight: Sight, *, memory: Tensor | None, kept: Memory | None = None
     ) -> Tensor:
-        """x (B, T, D) looks at memory (B, S, D). `kept` keeps the keys and values, after which memory may be None. (B, T, D) back."""
+        """x (B, T, D) looks at memory (B, S, D), which may be None once `kept` holds its keys and values. (B, T, D) back."""
         q = self._heads(self.q(x), self.n_heads, self.q_norm)  # (B, H, T, K)
         if kept is not None and kept.keys is not None and kept.values is not None:
             return self._attend(q, kept.keys, kept.values, sight)

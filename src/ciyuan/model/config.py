@@ -103,7 +103,8 @@ class ModelConfig(Settings):
                 )
         if self.positions == "rotary" and self.head_size % 2:
             raise RecipeError(
-                f"rotary positions need an even head size, not {self.head_size}", fix="change model.n_heads or model.d_model"
+                f"rotary positions need an even head size, not {self.head_size}",
+                fix="change model.n_heads or model.d_model",
             )
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise RecipeError(f"sinusoidal positions need an even model.d_model, not {self.d_model}")
@@ -248,9 +249,7 @@ class ModelSettings(Settings):
             chosen["embedding_scale"] = float(_int(chosen["d_model"])) ** 0.5
         if chosen.get("position_offset") == "after_pad":
             chosen["position_offset"] = pad_id + 1
-        return ModelConfig.of(
-            chosen | {"vocab_size": vocab_size, "pad_id": pad_id, "bos_id": bos_id, "eos_id": eos_id}
-        )
+        return ModelConfig.of(chosen | {"vocab_size": vocab_size, "pad_id": pad_id, "bos_id": bos_id, "eos_id": eos_id})
 
 
 def _int(value: object) -> int:

@@ -64,7 +64,9 @@ class SinusoidalPositions(Positions):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("table", sinusoids(config.max_positions + config.position_offset, config), persistent=False)
+        self.register_buffer(
+            "table", sinusoids(config.max_positions + config.position_offset, config), persistent=False
+        )
 
     def embed(self, x: Tensor, positions: Tensor) -> Tensor:
         positions = positions + self.config.position_offset

@@ -84,9 +84,7 @@ class Stack(nn.Module):
         self.positions = build_positions(config, causal=causal, n_heads=n_heads)
         self.embedding_norm = build_norm(config, config.d_model) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            Block(config, n_heads=n_heads, d_ff=d_ff, cross=cross) for _ in range(n_layers)
-        )
+        self.blocks = nn.ModuleList(Block(config, n_heads=n_heads, d_ff=d_ff, cross=cross) for _ in range(n_layers))
         self.norm = build_norm(config, config.d_model) if config.has_final_norm else nn.Identity()
 
     def embed(self, embedded: Tensor, layout: Layout) -> Tensor:
@@ -150,10 +148,14 @@ class Transformer(nn.Module):
         )
         self.token_types = nn.Embedding(config.n_token_types, config.d_model) if config.n_token_types else None
         self.encoder = (
-            Stack(config, causal=False, cross=False, n_layers=config.encoder_layers) if config.family != "decoder" else None
+            Stack(config, causal=False, cross=False, n_layers=config.encoder_layers)
+            if config.family != "decoder"
+            else None
         )
         self.decoder = (
-            Stack(config, causal=True, cross=both, n_layers=config.decoder_layers) if config.family != "encoder" else None
+            Stack(config, causal=True, cross=both, n_layers=config.decoder_layers)
+            if config.family != "encoder"
+            else None
         )
         self.pooler = Pooler(config) if config.pooler else None
         self.head = LanguageModelHead(config) if config.head == "language-model" else None
@@ -174,7 +176,7 @@ class Transformer(nn.Module):
 
     def encode(self, source: Stream, *, maps: dict[str, list[Tensor]] | None = None) -> Tensor:
         """The encoder's memory (B, S, D) of a source, for an encoder–decoder."""
-        assert self.encoder is not None and self.decoder is not None, "only an encoder–decoder encodes a source"
+        assert self.encoder is not None, "only an encoder–decoder encodes a source"
         table = self.embedding if self.source_embedding is None else self.source_embedding
         x = self.encoder.embed(table(source.tokens), source.layout)
         return self.encoder(x, source.layout, maps=maps)  # type: ignore[no-any-return]

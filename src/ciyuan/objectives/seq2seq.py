@@ -18,9 +18,9 @@ Ids = Sequence[int] | np.ndarray
 class Seq2Seq:
     """Translation and whatever else turns one text into another.
 
-        source    x₁ x₂ … x_S </s>
-        decoder   <s> y₁ y₂ … y_T
-        targets   y₁  y₂ … y_T </s>      every target ends in a supervised end
+    source    x₁ x₂ … x_S </s>
+    decoder   <s> y₁ y₂ … y_T
+    targets   y₁  y₂ … y_T </s>      every target ends in a supervised end
     """
 
     columns = ("source", "target")
