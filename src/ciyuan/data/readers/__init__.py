@@ -1,0 +1,136 @@
+"""Read examples from files of many formats, as Records: streaming, checked, each refusal with file and line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+from ciyuan.data.readers.files import COMPRESSIONS, check_file, suffixes
+from ciyuan.data.readers.memories import read_po, read_tmx
+from ciyuan.data.readers.objects import read_hub, read_jsonl, read_parquet
+from ciyuan.data.readers.record import Columns, Record, Tally, same_language
+from ciyuan.data.readers.tables import read_csv, read_moses, read_tsv
+from ciyuan.data.readers.texts import read_documents
+from ciyuan.errors import DataError, did_you_mean
+
+__all__ = ["FORMATS", "Columns", "Record", "Tally", "read", "read_labelled", "read_pairs", "read_texts"]
+
+Reader = Callable[[str, Columns, Tally], Iterator[Record]]
+
+FORMATS: dict[str, Reader] = {
+    ".tsv": read_tsv,
+    ".csv": read_csv,
+    ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+    ".tmx": read_tmx,
+    ".po": read_po,
+    ".txt": read_documents,
+}
+PAIRS_ONLY, TEXTS_ONLY = (".tmx", ".po"), (".txt",)
+
+
+def read_pairs(
+    paths: Iterable[str], source: str | None = None, target: str | None = None, *, group: str | None = None,
+    tally: Tally | None = None,
+) -> Iterator[Record]:  # fmt: skip
+    """Records with the fields "source" and "target". source, target: languages, which also name columns and files."""
+    return read(paths, Columns({"source": source, "target": target}, group), tally)
+
+
+def read_texts(
+    paths: Iterable[str], text: str | None = None, *, group: str | None = None, tally: Tally | None = None
+) -> Iterator[Record]:
+    """Records with the field "text": a document, or a piece of a long one."""
+    return read(paths, Columns({"text": text}, group), tally)
+
+
+def read_labelled(
+    paths: Iterable[str], text: str | None = None, label: str | None = None, *, group: str | None = None,
+    tally: Tally | None = None,
+) -> Iterator[Record]:  # fmt: skip
+    """Records with the fields "text" and "label". A TSV without a header has the text first."""
+    return read(paths, Columns({"text": text, "label": label}, group), tally)
+
+
+def read(paths: Iterable[str], columns: Columns, tally: Tally | None = None) -> Iterator[Record]:
+    """The records of all files, in their order. What is passed over is counted in `tally`. Raises DataError."""
+    tally = Tally() if tally is None else tally
+    for corpus in corpora(paths, columns):
+        if len(corpus) == 2:
+            yield from read_moses(corpus, columns, tally)
+        else:
+            yield from _reader(corpus[0], columns)(corpus[0], columns, tally)
+
+
+def corpora(paths: Iterable[str], columns: Columns) -> list[tuple[str] | tuple[str, str]]:
+    """The files, those that differ only in their suffix (corpus.en corpus.zh) as one, source first.
+
+    Refuses a file that is missing, of no known format or without its partner, before any is read.
+    """
+    paths = [os.fspath(path) for path in paths]
+    result: list[tuple[str] | tuple[str, str]] = []
+    taken: set[str] = set()
+    for path in paths:
+        if path in taken:
+            continue
+        taken.add(path)
+        if path.startswith("hf:"):
+            result.append((path,))
+            continue
+        check_file(path)
+        stem, suffix, compression = suffixes(path)
+        if suffix.lower() in FORMATS:
+            _reader(path, columns)
+            result.append((path,))
+            continue
+        partners = [p for p in paths if p != path and suffixes(p)[0] == stem and suffixes(p)[1].lower() not in FORMATS]
+        if len(partners) != 1 or columns.roles != ("source", "target"):
+            raise _unknown(path, stem, suffix, len(partners))
+        taken.add(partners[0])
+        check_file(partners[0])
+        result.append(_source_first(path, partners[0], columns))
+    return result
+
+
+def _reader(path: str, columns: Columns) -> Reader:
+    if path.startswith("hf:"):
+        return read_hub
+    suffix = suffixes(path)[1].lower()
+    is_pairs = columns.roles == ("source", "target")
+    if (suffix in PAIRS_ONLY and not is_pairs) or (suffix in TEXTS_ONLY and columns.roles != ("text",)):
+        raise DataError(f"{suffix} holds {'pairs' if suffix in PAIRS_ONLY else 'one text'}", where=path,
+                        allowed=f"needed here: {' and '.join(columns.roles)}",
+                        fix="name parallel files by language: corpus.en corpus.zh" if is_pairs else None)  # fmt: skip
+    return FORMATS[suffix]
+
+
+def _source_first(one: str, two: str, columns: Columns) -> tuple[str, str]:
+    source, target = columns.names.values()
+    first, second = suffixes(one)[1][1:], suffixes(two)[1][1:]
+
+    def fits(name: str, wanted: str | None) -> bool:
+        return wanted is None or same_language(name, wanted)
+
+    if fits(first, source) and fits(second, target):
+        return one, two
+    if fits(second, source) and fits(first, target):
+        return two, one
+    raise DataError(f"{first} and {second} are not {source or 'any'} and {target or 'any'}", where=one,
+                    fix="name the files by their languages, or set data.source and data.target")  # fmt: skip
+
+
+def _unknown(path: str, stem: str, suffix: str, n_partners: int) -> DataError:
+    if n_partners > 1:
+        return DataError(f"{n_partners + 1} files differ only in their suffix", where=path, fix="give two of them")
+    guess = did_you_mean(suffix, [*FORMATS, *COMPRESSIONS]) if len(suffix) > 1 else None
+    folder = os.path.dirname(stem) or "."
+    known = {*FORMATS, *COMPRESSIONS, ".json", ".md"}
+    beside = [
+        name for name in sorted(os.listdir(folder))
+        if suffixes(name)[0] == os.path.basename(stem) and suffixes(name)[1].lower() not in {*known, suffix.lower(), ""}
+    ]  # fmt: skip
+    if not guess and beside and suffix:
+        guess = f"one of two parallel files? give {os.path.join(os.path.dirname(stem), beside[0])} too"
+    return DataError(f"{suffix or 'no suffix'} is not a format that is read", where=path,
+                     allowed=f"allowed: {' '.join(FORMATS)}, each also {' '.join(COMPRESSIONS)}; "
+                     "or two parallel files, corpus.en corpus.zh", fix=guess)  # fmt: skip

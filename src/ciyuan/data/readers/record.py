@@ -1,0 +1,154 @@
+"""One example as it stood in a file, and how its fields are found by name."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ciyuan.errors import DataError, did_you_mean
+
+
+@dataclass(slots=True)
+class Record:
+    """One example: its text by role ("source", "target", "text", "label"), and where it was found.
+
+    line: counts from 1; the row in Parquet. group: the document, or the value of `data.group`: what shares one is never
+    split between train and dev. lines: how many lines of text it holds, by which a dev set of texts is measured.
+    """
+
+    fields: dict[str, str]
+    file: str
+    line: int
+    group: str | None = None
+    lines: int = 1
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a reader passed over, by reason, and what it decided on its own: to be said, never silent."""
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, None] = field(default_factory=dict)  # an ordered set
+
+    def note(self, text: str) -> None:
+        self.notes[text] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is looked for in a file: for each role the name the user gave it, or None; and the name of the group."""
+
+    names: Mapping[str, str | None]
+    group: str | None = None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(self.names)
+
+
+def same_language(found: str, wanted: str) -> bool:
+    """Whether a column or file named `found` holds the language `wanted`: en holds en-US and en_us; zh-CN not zh-TW.
+
+    >>> same_language("en-US", "en"), same_language("zh", "zh-CN"), same_language("zh-TW", "zh-CN")
+    (True, True, False)
+    """
+    one, two = found.lower().replace("_", "-"), wanted.lower().replace("_", "-")
+    return one == two or one.startswith(two + "-") or two.startswith(one + "-")
+
+
+def looks_like_a_language(name: str) -> bool:
+    """en, zh-CN, pt_BR, zh-Hans-CN, but not text or id5."""
+    return re.fullmatch(r"[a-z]{2,3}([-_][A-Za-z0-9]{2,4}){0,2}", name) is not None and name != "id"
+
+
+def find(role: str, wanted: str | None, names: Sequence[str]) -> str | None:
+    """The name among `names` that plays `role`: what the user asked for, in any regional form, or the role's own name."""
+    if wanted is not None:
+        if wanted in names:
+            return wanted
+        close = [name for name in names if same_language(name, wanted)]
+        if len(close) == 1:
+            return close[0]
+    return role if role in names else None
+
+
+def resolve(columns: Columns, names: Sequence[str], where: str) -> dict[str, str]:
+    """Which of `names` plays each role, and "group" if asked for. Raises DataError that names what was found."""
+    found = {role: find(role, wanted, names) for role, wanted in columns.names.items()}
+    languages = [name for name in names if looks_like_a_language(name)]
+    if not any(columns.names.values()) and not any(found.values()) and len(languages) == len(found) == 2:
+        found = dict(zip(columns.roles, languages, strict=True))
+    if columns.group is not None:
+        found["group"] = columns.group if columns.group in names else None
+    wanted = {**columns.names, "group": columns.group}
+    for role, name in found.items():
+        if name is None:
+            ask = wanted[role] or role
+            guess = did_you_mean(ask, names)
+            raise DataError(
+                f'no field "{ask}" for the {role}',
+                where=where,
+                allowed=f"it has: {', '.join(_shown(name) for name in names) or 'no fields'}",
+                fix=guess or f"name it with data.{role}",
+            )
+    chosen = {role: name for role, name in found.items() if name is not None}
+    if len(set(chosen.values()) - {columns.group}) < len(columns.names):
+        both = " and ".join(columns.roles)
+        raise DataError(f'{both} are both the field "{chosen[columns.roles[0]]}"', where=where, fix="name two fields")
+    return chosen
+
+
+def from_rows(rows: Iterable[tuple[int, Mapping[str, object]]], file: str, columns: Columns) -> Iterator[Record]:
+    """Rows of named values (a JSON object, a CSV or Parquet row) as records.
+
+    A null is an empty text; a label or a group may be a whole number. Raises DataError for a field that is missing or
+    is not text.
+    """
+    chosen: dict[str, str] | None = None
+    for line, row in rows:
+        nested = row.get("translation")
+        if isinstance(nested, Mapping):
+            row = {**row, **nested}
+        if chosen is None or any(name not in row for name in chosen.values()):
+            chosen = resolve(columns, list(row), f"{file}:{line}")
+        fields = {role: as_text(row[name], role, name, file, line) for role, name in chosen.items()}
+        group = fields.pop("group", None)
+        yield Record(fields, file, line, group)
+
+
+def as_text(value: object, role: str, name: str, file: str, line: int) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return check_text(value, file, line)
+    if role in ("label", "group") and isinstance(value, bool | int):
+        return str(value).lower()
+    kind = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    raise DataError(f'field "{_shown(name)}" is {kind.get(type(value), type(value).__name__)}, not text',
+                    where=f"{file}:{line}")  # fmt: skip
+
+
+def check_text(text: str, file: str, line: int) -> str:
+    """text again, if it can be written as UTF-8 and holds no NUL."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = ord(text[error.start])
+            raise DataError(f"half of a surrogate pair (\\u{code:04x})", where=f"{file}:{line}",
+                            fix="write the whole character") from None  # fmt: skip
+    if "\0" in text:
+        raise DataError("a NUL character", where=f"{file}:{line}", fix="remove it, or is this a binary file?")
+    return text
+
+
+def _shown(name: str) -> str:
+    """A name that a message can hold: short, printable."""
+    name = name if name.isprintable() else ascii(name)[1:-1]
+    return name if len(name) <= 40 else name[:37] + "…"
