@@ -19,7 +19,7 @@ from ciyuan.model.attention import Attention, CrossAttention, Sight, mask_of
 from ciyuan.model.cache import Cache, Memory
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.heads import LanguageModelHead, Pooler
-from ciyuan.model.layers import FeedForward, build_norm
+from ciyuan.model.layers import Dropout, FeedForward, build_norm
 from ciyuan.model.positions import build_positions
 
 
@@ -37,7 +37,7 @@ class Residual(nn.Module):
         self.norm_in = build_norm(config, config.d_model) if place in ("pre", "sandwich") else nn.Identity()
         self.norm_out = build_norm(config, config.d_model) if place == "sandwich" else nn.Identity()
         self.norm_sum = build_norm(config, config.d_model) if place == "post" else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B, T, D) to (B, T, D); what follows x goes to the sublayer as it is."""
@@ -83,7 +83,7 @@ class Stack(nn.Module):
         self.scale = config.embedding_scale
         self.positions = build_positions(config, causal=causal, n_heads=n_heads)
         self.embedding_norm = build_norm(config, config.d_model) if config.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, n_heads=n_heads, d_ff=d_ff, cross=cross) for _ in range(n_layers))
         self.norm = build_norm(config, config.d_model) if config.has_final_norm else nn.Identity()
 

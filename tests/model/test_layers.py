@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ciyuan.model.config import ModelConfig
+from ciyuan.model.layers import ACTIVATIONS, Dropout, FeedForward, build_norm
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.03])
+def test_dropout_drops_at_its_rate_keeps_the_mean_and_hides_the_same_features_from_the_gradient(rate):
+    torch.manual_seed(1)
+    x = torch.ones(400, 501, requires_grad=True)
+    out = Dropout(rate)(x)
+    dropped = out == 0
+    n = x.numel()
+    assert float(dropped.float().mean()) == pytest.approx(rate, abs=4 * math.sqrt(rate * (1 - rate) / n))
+    kept = out[~dropped]
+    assert float(kept.std()) < 1e-6
+    assert float(kept[0].detach()) == pytest.approx(1 / (1 - rate), rel=1e-4)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+
+
+def test_dropout_drops_each_feature_on_its_own():
+    torch.manual_seed(2)
+    dropped = (Dropout(0.5)(torch.ones(2000, 8)) == 0).double()
+    correlation = torch.corrcoef(dropped.T) - torch.eye(8)
+    assert float(correlation.abs().max()) < 0.1
+
+
+def test_dropout_is_the_identity_in_evaluation_and_repeats_with_its_seed():
+    x = torch.randn(3, 7)
+    assert Dropout(0.5).eval()(x) is x
+    torch.manual_seed(3)
+    first = Dropout(0.5)(x)
+    torch.manual_seed(3)
+    assert torch.equal(Dropout(0.5)(x), first)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_feed_forward_layer_equals_its_formula(activation, gated):
+    formulas = {
+        "relu": lambda x: max(0.0, x),
+        "relu2": lambda x: max(0.0, x) ** 2,
+        "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+        "gelu_tanh": lambda x: x * 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        "silu": lambda x: x / (1 + math.exp(-x)),
+    }
+    config = ModelConfig(
+        family="encoder", vocab_size=5, d_model=6, n_heads=2, d_ff=7, activation=activation, gated=gated, dropout=0.0
+    )
+    layer = FeedForward(config, 7).double()
+    x = torch.randn(6, dtype=torch.float64)
+    f = formulas[activation]
+
+    def linear(part: torch.nn.Linear, values: list[float]) -> list[float]:
+        rows = zip(part.weight.tolist(), part.bias.tolist(), strict=True)
+        return [sum(w * v for w, v in zip(row, values, strict=True)) + b for row, b in rows]
+
+    hidden = linear(layer.up, x.tolist())
+    if gated:
+        hidden = [f(g) * h for g, h in zip(linear(layer.gate, x.tolist()), hidden, strict=True)]
+    else:
+        hidden = [f(h) for h in hidden]
+    assert layer(x).tolist() == pytest.approx(linear(layer.down, hidden), rel=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+def test_norms_equal_their_formulas(norm):
+    config = ModelConfig(family="encoder", vocab_size=5, norm=norm, norm_eps=0.01)
+    layer = build_norm(config, 5).double()
+    x = [0.5, -2.0, 3.0, 0.0, 1.0]
+    mean = sum(x) / 5 if norm == "layer" else 0.0
+    variance = sum((v - mean) ** 2 for v in x) / 5
+    expected = [(v - mean) / math.sqrt(variance + 0.01) for v in x]
+    assert layer(torch.tensor(x, dtype=torch.float64)).tolist() == pytest.approx(expected, rel=1e-9)
