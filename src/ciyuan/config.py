@@ -278,8 +278,8 @@ def _parse(text: str, name: str) -> tuple[Any, dict[KeyPath, tuple[int, str]]]:
             f"not YAML: {_brief(error.problem or error.context or 'cannot be read', 100)}", where=where
         ) from None
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        where = f"{name}:{line}" if in_file else name
+        at_line = text.count("\n", 0, error.position) + 1
+        where = f"{name}:{at_line}" if in_file else name
         raise RecipeError(
             f"a character that YAML does not allow (#x{ord(text[error.position]):04x})", where=where
         ) from None
