@@ -215,3 +215,15 @@ def test_presets_are_data_that_all_build():
 def test_a_model_that_does_not_fit_together_is_refused(settings, message):
     with pytest.raises(RecipeError, match=message):
         ModelSettings(**settings).build(30, pad_id=0, bos_id=1, eos_id=2)
+
+
+def test_the_last_cross_attention_can_be_had_in_training_with_its_gradient():
+    model = build("encoder-decoder", "post-norm sinusoidal").train()
+    batch = Batch(stream(tokens(2, 5)), tokens(2, 5), 10, source=stream(tokens(2, 6, seed=5), [4, 6]))
+    found: list[torch.Tensor] = []
+    logits = model(batch, last_cross=found)
+    torch.testing.assert_close(logits, model(batch), **CLOSE)
+    assert len(found) == 1
+    torch.testing.assert_close(found[0], model.attention_maps(batch)["cross"][-1], **CLOSE)
+    found[0][0, 0, 0, 0].backward()
+    assert float(model.decoder.blocks[-1].cross.sublayer.q.weight.grad.abs().max()) > 0

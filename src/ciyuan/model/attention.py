@@ -91,7 +91,7 @@ def reference_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float, sight:
         scores = scores.masked_fill(~sight.mask, float("-inf"))
     weights = scores.softmax(dim=-1)
     if sight.maps is not None:
-        sight.maps.append(weights.detach())
+        sight.maps.append(weights)
     return F.dropout(weights, dropout, training=dropout > 0) @ v
 
 

@@ -64,6 +64,8 @@ class ModelConfig(Settings):
 
     embedding_scale: float = 1.0
     """What embeddings are multiplied by before positions are added; √d_model in Vaswani et al. 2017, §3.4."""
+    normalised_embeddings: bool = False
+    """Each looked-up embedding is divided by its root mean square: a way to learn, which `fold` writes into the table."""
     n_token_types: int = Field(0, ge=0)
     shared_embeddings: bool = True
     """Encoder and decoder read one embedding table."""
@@ -159,12 +161,20 @@ PRESETS: dict[str, dict[str, object]] = {
         "activation": "relu", "norm": "layer", "norm_position": "post", "positions": "sinusoidal", "sinusoid": "halves",
         "embedding_scale": "sqrt", "shared_embeddings": True, "tied": True, "head_bias": True, "dropout": 0.1,
     },
-    # Pre-norm, sinusoidal, ReLU: the layout that M2M100ForConditionalGeneration loads.
+    # Raffel et al. 2020, T5, with T5 v1.1's untied head: T5ForConditionalGeneration. Two training-time forms, folded when saved:
+    # scores are scaled (T5 has that in its W_Q), and looked-up embeddings are normalised.
     "modern-seq2seq": {
         "family": "encoder-decoder", "d_model": 256, "n_layers": 3, "n_decoder_layers": 2, "n_heads": 4, "d_ff": 1024,
+        "activation": "relu", "ff_bias": False, "attention_bias": False, "norm": "rms", "norm_bias": False,
+        "norm_position": "pre", "norm_eps": 1e-6, "positions": "relative", "shared_embeddings": True, "tied": False,
+        "normalised_embeddings": True, "dropout": 0.0,
+    },
+    # Pre-norm, sinusoidal, ReLU: M2M100ForConditionalGeneration.
+    "m2m100-2020": {
+        "family": "encoder-decoder", "d_model": 1024, "n_layers": 12, "n_decoder_layers": 12, "n_heads": 16, "d_ff": 4096,
         "activation": "relu", "norm": "layer", "norm_position": "pre", "positions": "sinusoidal",
-        "sinusoid": "tensor2tensor", "position_offset": "after_pad", "embedding_scale": "sqrt", "shared_embeddings": True,
-        "tied": True, "dropout": 0.1,
+        "sinusoid": "tensor2tensor", "position_offset": "after_pad", "max_positions": 1024, "embedding_scale": "sqrt",
+        "shared_embeddings": True, "tied": True, "dropout": 0.1,
     },
     # Devlin et al. 2018, BERT (base): BertForPreTraining.
     "bert-2018": {

@@ -10,8 +10,11 @@ positions, D d_model, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ciyuan.batch import IGNORED, Batch, Layout, Stream
@@ -101,11 +104,13 @@ class Stack(nn.Module):
         memory_layout: Layout | None = None,
         cache: Cache | None = None,
         maps: dict[str, list[Tensor]] | None = None,
+        last_cross: list[Tensor] | None = None,
     ) -> Tensor:
         """x (B, T, D), already embedded, at `layout`, to (B, T, D).
 
         memory (B, S, D) at memory_layout is what cross-attention reads. With a cache, x continues what the cache remembers.
-        maps: where given, "self" and "cross" gain each layer's attention weights (B, H, T, S).
+        maps: where given, "self" and "cross" gain each layer's attention weights (B, H, T, S). last_cross: where given, it gains
+        the last layer's cross-attention weights alone, and the other layers keep their fused core.
         """
         keys = layout if cache is None else cache.extend(layout)
         mask, causal = mask_of(layout, keys, causal=self.causal, window=self.window)
@@ -121,6 +126,9 @@ class Stack(nn.Module):
             mask, _ = mask_of(layout, memory_layout, causal=False)
             memory_sight = Sight(mask, maps=None if maps is None else maps.setdefault("cross", []))
         for i, block in enumerate(self.blocks):
+            if last_cross is not None and i == len(self.blocks) - 1:
+                assert memory_sight is not None, "only a decoder with an encoder has cross-attention"
+                memory_sight = replace(memory_sight, maps=last_cross)
             x = block(
                 x,
                 sight,
@@ -167,18 +175,21 @@ class Transformer(nn.Module):
         assert stack is not None
         return stack
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits (N, V) of the scored positions of a batch, row by row; nothing is computed for the others' head."""
+    def forward(self, batch: Batch, *, last_cross: list[Tensor] | None = None) -> Tensor:
+        """Logits (N, V) of the scored positions of a batch, row by row; nothing is computed for the others' head.
+
+        last_cross: where given, it gains the last layer's cross-attention weights (B, H, T, S), with their gradient.
+        """
         memory = None if batch.source is None else self.encode(batch.source)
         memory_layout = None if batch.source is None else batch.source.layout
-        hidden = self.hidden(batch.text, memory=memory, memory_layout=memory_layout)
+        hidden = self.hidden(batch.text, memory=memory, memory_layout=memory_layout, last_cross=last_cross)
         return self.logits(hidden[batch.targets != IGNORED])
 
     def encode(self, source: Stream, *, maps: dict[str, list[Tensor]] | None = None) -> Tensor:
         """The encoder's memory (B, S, D) of a source, for an encoder–decoder."""
         assert self.encoder is not None, "only an encoder–decoder encodes a source"
         table = self.embedding if self.source_embedding is None else self.source_embedding
-        x = self.encoder.embed(table(source.tokens), source.layout)
+        x = self.encoder.embed(self._look_up(table, source.tokens), source.layout)
         return self.encoder(x, source.layout, maps=maps)  # type: ignore[no-any-return]
 
     def hidden(
@@ -189,20 +200,31 @@ class Transformer(nn.Module):
         memory_layout: Layout | None = None,
         cache: Cache | None = None,
         maps: dict[str, list[Tensor]] | None = None,
+        last_cross: list[Tensor] | None = None,
     ) -> Tensor:
         """Hidden states (B, T, D) of the last block, after its final norm.
 
         memory (B, S, D) and memory_layout: what an encoder–decoder's encoder made of the source; once a cache has been filled,
         memory may be None, but not memory_layout. With a cache, text continues what it remembers.
         """
-        embedded = self.embedding(text.tokens)
+        embedded = self._look_up(self.embedding, text.tokens)
         if self.token_types is not None:
             types = text.tokens.new_zeros(text.tokens.shape) if text.token_types is None else text.token_types
             embedded = embedded + self.token_types(types)
         x = self.main.embed(embedded, text.layout)
         return self.main(  # type: ignore[no-any-return]
-            x, text.layout, memory=memory, memory_layout=memory_layout, cache=cache, maps=maps
+            x,
+            text.layout,
+            memory=memory,
+            memory_layout=memory_layout,
+            cache=cache,
+            maps=maps,
+            last_cross=last_cross,
         )
+
+    def _look_up(self, table: nn.Embedding, tokens: Tensor) -> Tensor:
+        embedded: Tensor = table(tokens)  # (B, T, D)
+        return normalised(embedded) if self.config.normalised_embeddings else embedded
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, D) hidden states to (…, V) logits over the vocabulary."""
@@ -214,6 +236,7 @@ class Transformer(nn.Module):
         assert self.decoder is not None, "an encoder alone has no past to keep"
         return Cache(len(self.decoder.blocks))
 
+    @torch.no_grad()
     def attention_maps(self, batch: Batch) -> dict[str, list[Tensor]]:
         """Attention weights of each layer, (B, H, T, S), under "encoder", "decoder" and "cross" as far as they exist."""
         found: dict[str, list[Tensor]] = {}
@@ -239,6 +262,11 @@ class Transformer(nn.Module):
         for name, parameter in self.named_parameters():
             groups[_role(name, parameter)].append(parameter)
         return groups
+
+
+def normalised(embeddings: Tensor) -> Tensor:
+    """Each embedding (…, D) divided by its root mean square."""
+    return F.rms_norm(embeddings, embeddings.shape[-1:], eps=1e-6)
 
 
 def _role(name: str, parameter: nn.Parameter) -> str:

@@ -18,5 +18,5 @@ class Objective(Protocol):
     def collate(self, examples: Sequence[Any], *, numbers: Sequence[int] = ()) -> Batch:
         """One batch from examples as the store gives them: a sequence of ids for each column. numbers: theirs in the store."""
 
-    def loss(self, model: Transformer, batch: Batch) -> Loss:
-        """The batch's loss as (sum, count), in nats."""
+    def loss(self, model: Transformer, batch: Batch, *, progress: float = 0.0) -> Loss:
+        """The batch's loss as (sum, count), in nats. progress: how much of the run is over, 0 … 1, for what changes on the way."""

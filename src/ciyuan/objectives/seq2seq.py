@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ciyuan.batch import IGNORED, Batch, Layout, Loss, Stream
 from ciyuan.model.transformer import Transformer
+from ciyuan.objectives.alignment import Lexicon
 from ciyuan.objectives.cross_entropy import cross_entropy
 
 Ids = Sequence[int] | np.ndarray
@@ -25,39 +27,74 @@ class Seq2Seq:
 
     columns = ("source", "target")
 
-    def __init__(self, *, pad_id: int, start_id: int, eos_id: int, label_smoothing: float = 0.0) -> None:
-        """start_id: what the decoder reads first. label_smoothing: ε of `cross_entropy`, while the model is training."""
+    def __init__(
+        self,
+        *,
+        pad_id: int,
+        start_id: int,
+        eos_id: int,
+        label_smoothing: float = 0.0,
+        lexicon: Lexicon | None = None,
+        alignment_weight: float = 0.0,
+    ) -> None:
+        """start_id: what the decoder reads first. label_smoothing: ε of `cross_entropy`, while the model is training.
+
+        lexicon: where given, it teaches the first head of the last layer's cross-attention where to look, with
+        alignment_weight at the start of the run and falling to 0 at its end. Source: Chen et al. 2016, Guided alignment training.
+        """
         assert pad_id != eos_id, "PAD is an id of its own, or the end would never be learnt"
         self.pad_id, self.start_id, self.eos_id = pad_id, start_id, eos_id
         self.label_smoothing = label_smoothing
+        self.lexicon = lexicon if alignment_weight else None
+        self.alignment_weight = alignment_weight
 
     def collate(self, examples: Sequence[tuple[Ids, Ids]], *, numbers: Sequence[int] = ()) -> Batch:
         """Pairs of (source ids, target ids), without special tokens, to a batch padded at the right."""
-        sources = [[*map(int, source), self.eos_id] for source, _ in examples]
-        targets = [[*map(int, target), self.eos_id] for _, target in examples]
-        texts = [[self.start_id, *target[:-1]] for target in targets]
+        sources = [self._ended(source) for source, _ in examples]
+        targets = [self._ended(target) for _, target in examples]
+        texts = [np.concatenate([[self.start_id], target[:-1]]) for target in targets]
         return Batch(
             text=self._stream(texts),
-            targets=_padded(targets, IGNORED),
+            targets=padded(targets, IGNORED),
             count=sum(map(len, targets)),
             source=self._stream(sources),
             examples=tuple(map(int, numbers)),
+            extra={} if self.lexicon is None else {"alignment": _alignment(self.lexicon, sources, targets)},
         )
 
-    def loss(self, model: Transformer, batch: Batch) -> Loss:
-        """Summed over target tokens, </s> included. The metric "nll" is the loss without smoothing."""
+    def loss(self, model: Transformer, batch: Batch, *, progress: float = 0.0) -> Loss:
+        """Summed over target tokens, </s> included. The metric "nll" is the loss without smoothing and guidance."""
         targets = batch.targets[batch.targets != IGNORED]
         smoothing = self.label_smoothing if model.training else 0.0
-        loss, likelihood = cross_entropy(model(batch), targets, smoothing=smoothing)
-        return Loss(loss, batch.count, {"nll": (likelihood, batch.count)})
+        weight = self.alignment_weight * (1 - progress) if model.training and "alignment" in batch.extra else 0.0
+        maps: list[Tensor] | None = [] if weight else None
+        loss, likelihood = cross_entropy(model(batch, last_cross=maps), targets, smoothing=smoothing)
+        metrics: dict[str, tuple[float | Tensor, int]] = {"nll": (likelihood, batch.count)}
+        if maps:
+            looked = maps[0][:, 0].clamp(min=1e-6).log()  # (B, T, S)
+            guidance = -(batch.extra["alignment"] * looked).sum()
+            loss = loss + weight * guidance
+            metrics["alignment"] = (guidance.detach(), batch.count)
+        return Loss(loss, batch.count, metrics)
 
-    def _stream(self, rows: Sequence[Sequence[int]]) -> Stream:
-        return Stream(_padded(rows, self.pad_id), Layout.of_lengths([len(row) for row in rows]))
+    def _ended(self, ids: Ids) -> NDArray[np.int64]:
+        return np.concatenate([np.asarray(ids, dtype=np.int64), [self.eos_id]])
+
+    def _stream(self, rows: Sequence[NDArray[np.int64]]) -> Stream:
+        return Stream(padded(rows, self.pad_id), Layout.of_lengths([len(row) for row in rows]))
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    width = max(map(len, rows))
-    padded = np.full((len(rows), width), filler, dtype=np.int64)
-    for row, values in zip(padded, rows, strict=True):
+def padded(rows: Sequence[NDArray[np.int64]], filler: int) -> Tensor:
+    """Rows of ids, filled at the right to the longest: (B, T) int64."""
+    table = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
+    for row, values in zip(table, rows, strict=True):
         row[: len(values)] = values
-    return torch.from_numpy(padded)
+    return torch.from_numpy(table)
+
+
+def _alignment(lexicon: Lexicon, sources: Sequence[NDArray[np.int64]], targets: Sequence[NDArray[np.int64]]) -> Tensor:
+    """(B, T, S): where each target token is to look; zero at padding."""
+    table = np.zeros((len(sources), max(map(len, targets)), max(map(len, sources))), dtype=np.float32)
+    for row, source, target in zip(table, sources, targets, strict=True):
+        row[: len(target), : len(source)] = lexicon.posterior(source, target)
+    return torch.from_numpy(table)
