@@ -41,7 +41,7 @@ def one_at_a_time(final: Path) -> Iterator[None]:
     without locks only costs doing the work twice."""
     with saying_disk_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(final.parent / f"{final.name}.lock", "w")  # noqa: SIM115 (closed below)
+        lock = (final.parent / f"{final.name}.lock").open("w")
     with lock:
         if sys.platform != "win32":
             import fcntl
@@ -79,7 +79,7 @@ def _free(path: Path) -> str:
 def _rename(draft: Path, final: Path, is_whole: Callable[[Path], bool]) -> None:
     for _ in range(10):
         try:
-            os.rename(draft, final)
+            draft.rename(final)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -89,7 +89,7 @@ def _rename(draft: Path, final: Path, is_whole: Callable[[Path], bool]) -> None:
             return
         damaged = Path(tempfile.mkdtemp(prefix=f"tmp-{final.name}-", dir=final.parent))
         with contextlib.suppress(OSError):  # another process moved it first
-            os.rename(final, damaged)
+            final.rename(damaged)
         shutil.rmtree(damaged, ignore_errors=True)
         time.sleep(0.01)
     raise DiskError("is in use by another process", where=final, fix="wait for it, or choose another folder")

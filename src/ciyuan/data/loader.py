@@ -1,8 +1,8 @@
 """Which examples make up which batch: a pure function of (seed, epoch, position), so that going on costs a look-up.
 
-    widths sorted, longest first  |  strip 0: 3 batches wide   |  strip 1 ...
-    inside a strip, by the other side: so both sides of a batch are nearly rectangular
-    batch b of the plan = order[starts[b] : starts[b + 1]]; the batches are then taken in random order
+widths sorted, longest first  |  strip 0: 3 batches wide   |  strip 1 ...
+inside a strip, by the other side: so both sides of a batch are nearly rectangular
+batch b of the plan = order[starts[b] : starts[b + 1]]; the batches are then taken in random order
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Prefetch(Generic[T]):
                 if not self._put(item, None):
                     return
             self._put(None, _End())
-        except BaseException as error:  # SystemExit too: it must reach whoever waits
+        except BaseException as error:  # noqa: BLE001 (SystemExit too must reach whoever waits)
             self._put(None, error)
 
     def _put(self, item: T | None, error: BaseException | None) -> bool:

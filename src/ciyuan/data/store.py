@@ -1,8 +1,8 @@
 """Token ids on the disk, once prepared and many times read: flat arrays, memory-mapped and hashed.
 
-    store.json            format, number of examples, and of each file its size and SHA-256
-    source.tokens         every example's ids, one after the other, uint16 or uint32, little-endian
-    source.offsets        int64: example i is tokens[offsets[i] : offsets[i + 1]]
+store.json            format, number of examples, and of each file its size and SHA-256
+source.tokens         every example's ids, one after the other, uint16 or uint32, little-endian
+source.offsets        int64: example i is tokens[offsets[i] : offsets[i + 1]]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ciyuan.data.folders import new_folder
 from ciyuan.errors import DataError
 
 FORMAT = 1
+_AGAIN = "delete the folder; it is prepared again"
 _FLUSH = 2**18  # ids gathered before they are written
 
 
@@ -55,7 +56,7 @@ class TokenStore:
         """Write the columns, equally long, at `folder`, all at once or not at all, and open them."""
         folder = Path(folder)
         with new_folder(folder, lambda path: False) as draft:
-            with StoreWriter(draft, tuple(columns), vocab_size=vocab_size, meta=meta) as writer:
+            with StoreWriter(draft, dict.fromkeys(columns, vocab_size), meta) as writer:
                 for row in zip(*columns.values(), strict=True):
                     writer.append(*row)
         return TokenStore.open(folder)
@@ -114,7 +115,7 @@ class TokenStore:
     def verify(self) -> None:
         """Read every byte and compare. Raises DataError that names the damaged file."""
         for name, file in self._header["files"].items():
-            with open(self.folder / name, "rb") as stream:
+            with (self.folder / name).open("rb") as stream:
                 if hashlib.file_digest(stream, "sha256").hexdigest() != file["sha256"]:
                     raise DataError("is damaged: its SHA-256 is another", where=self.folder / name)
 
@@ -122,12 +123,11 @@ class TokenStore:
 class StoreWriter:
     """Writes a store example by example into a folder that exists; complete once closed without an error."""
 
-    def __init__(
-        self, folder: Path, columns: Sequence[str], *, vocab_size: int, meta: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, columns: Mapping[str, int], meta: Mapping[str, Any] | None = None) -> None:
+        """columns: for each the number that its ids stay below; up to 65,536 they take two bytes, else four."""
         self._folder, self._meta = folder, dict(meta or {})
         folder.mkdir(exist_ok=True)
-        self._columns = {name: _ColumnWriter(folder, name, vocab_size) for name in columns}
+        self._columns = {name: _ColumnWriter(folder, name, limit) for name, limit in columns.items()}
         self.n_examples = 0
 
     def append(self, *ids: Sequence[int]) -> None:
@@ -145,15 +145,14 @@ class StoreWriter:
             files.update(column.close())
         if error is not None:
             return
-        header: dict[str, Any] = {
+        header = {
             "format": FORMAT,
             "n_examples": self.n_examples,
             "columns": {name: {"dtype": c.dtype, "n_tokens": c.n_tokens} for name, c in self._columns.items()},
             "files": files,
             "meta": self._meta,
         }
-        header["sha256"] = _digest(header)
-        (self._folder / "store.json").write_text(json.dumps(header, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_sealed(self._folder / "store.json", header)
 
 
 class _ColumnWriter:
@@ -163,7 +162,7 @@ class _ColumnWriter:
         self._ids = array("H" if vocab_size <= 2**16 else "I")
         self._ends = array("q", [0])
         self._files = {f"{name}.tokens": self._ids, f"{name}.offsets": self._ends}
-        self._streams: dict[str, BinaryIO] = {name: open(folder / name, "wb") for name in self._files}
+        self._streams: dict[str, BinaryIO] = {name: (folder / name).open("wb") for name in self._files}
         self._hashes = {name: hashlib.sha256() for name in self._files}
 
     def append(self, ids: Sequence[int]) -> None:
@@ -192,33 +191,45 @@ class _ColumnWriter:
             del values[:]
 
 
-def _digest(header: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in header.items() if key != "sha256"}
+def write_sealed(path: Path, values: Mapping[str, Any]) -> str:
+    """Write values as JSON with the SHA-256 of themselves, which comes back."""
+    seal = _digest(values)
+    path.write_text(json.dumps({**values, "sha256": seal}, ensure_ascii=False, indent=1), encoding="utf-8")
+    return seal
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What write_sealed wrote, "sha256" included. Raises DataError if it is missing or another."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["sha256"] == _digest(values):
+            return dict(values)
+    except FileNotFoundError:
+        raise DataError("is missing", where=path) from None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise DataError("is damaged", where=path, fix=_AGAIN)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in values.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _read_header(folder: Path) -> dict[str, Any]:
     path = folder / "store.json"
-    try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        whole = header["sha256"] == _digest(header)
-    except FileNotFoundError:
-        raise DataError("is no token store: store.json is missing", where=folder) from None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        whole = False
-    if not whole:
-        raise DataError("is damaged", where=path, fix="delete the folder; it is prepared again")
+    header = read_sealed(path)
     if header["format"] != FORMAT:
         raise DataError(f"has format {header['format']}, this version reads {FORMAT}", where=path)
     for name, file in header["files"].items():
         size = (folder / name).stat().st_size if (folder / name).is_file() else -1
         if size != file["size"]:
             raise DataError(f"has {size:,} bytes instead of {file['size']:,}" if size >= 0 else "is missing",
-                            where=folder / name, fix="delete the folder; it is prepared again")  # fmt: skip
-    return dict(header)
+                            where=folder / name, fix=_AGAIN)  # fmt: skip
+    return header
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], n: int) -> Any:
     if path.stat().st_size != n * dtype.itemsize:
-        raise DataError(f"does not hold {n:,} numbers", where=path, fix="delete the folder; it is prepared again")
+        raise DataError(f"does not hold {n:,} numbers", where=path, fix=_AGAIN)
     return np.memmap(path, dtype, mode="r", shape=(n,)) if n else np.empty(0, dtype)

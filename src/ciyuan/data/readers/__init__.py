@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from ciyuan.data.readers.files import COMPRESSIONS, check_file, suffixes
 from ciyuan.data.readers.memories import read_po, read_tmx
@@ -78,7 +79,7 @@ def corpora(paths: Iterable[str], columns: Columns) -> list[tuple[str] | tuple[s
             result.append((path,))
             continue
         check_file(path)
-        stem, suffix, compression = suffixes(path)
+        stem, suffix, _ = suffixes(path)
         if suffix.lower() in FORMATS:
             _reader(path, columns)
             result.append((path,))
@@ -123,14 +124,14 @@ def _unknown(path: str, stem: str, suffix: str, n_partners: int) -> DataError:
     if n_partners > 1:
         return DataError(f"{n_partners + 1} files differ only in their suffix", where=path, fix="give two of them")
     guess = did_you_mean(suffix, [*FORMATS, *COMPRESSIONS]) if len(suffix) > 1 else None
-    folder = os.path.dirname(stem) or "."
-    known = {*FORMATS, *COMPRESSIONS, ".json", ".md"}
-    beside = [
-        name for name in sorted(os.listdir(folder))
-        if suffixes(name)[0] == os.path.basename(stem) and suffixes(name)[1].lower() not in {*known, suffix.lower(), ""}
-    ]  # fmt: skip
+    known = {*FORMATS, *COMPRESSIONS, ".json", ".md", suffix.lower(), ""}
+    beside = sorted(
+        str(other)
+        for other in Path(stem).parent.iterdir()
+        if suffixes(other.name)[0] == Path(stem).name and suffixes(other.name)[1].lower() not in known
+    )
     if not guess and beside and suffix:
-        guess = f"one of two parallel files? give {os.path.join(os.path.dirname(stem), beside[0])} too"
+        guess = f"one of two parallel files? give {beside[0]} too"
     return DataError(f"{suffix or 'no suffix'} is not a format that is read", where=path,
                      allowed=f"allowed: {' '.join(FORMATS)}, each also {' '.join(COMPRESSIONS)}; "
                      "or two parallel files, corpus.en corpus.zh", fix=guess)  # fmt: skip

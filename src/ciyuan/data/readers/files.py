@@ -30,16 +30,17 @@ def suffixes(path: str) -> tuple[str, str, str]:
     >>> suffixes("tm/corpus.en.gz"), suffixes("a.b.tsv")
     (('tm/corpus', '.en', '.gz'), ('a.b', '.tsv', ''))
     """
-    stem, suffix = os.path.splitext(path)
-    if suffix.lower() not in COMPRESSIONS:
-        return stem, suffix, ""
-    return *os.path.splitext(stem), suffix.lower()
+    name = Path(path)
+    compression = name.suffix.lower() if name.suffix.lower() in COMPRESSIONS else ""
+    if compression:
+        name = name.with_suffix("")
+    return str(name.with_suffix("")) if name.name else "", name.suffix, compression
 
 
 def check_file(path: str) -> os.stat_result:
     """Refuse what cannot be opened as a data file, and say what could."""
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError):
         folder = Path(path).parent
         guess = did_you_mean(Path(path).name, (entry.name for entry in folder.iterdir())) if folder.is_dir() else None
@@ -56,12 +57,12 @@ def check_file(path: str) -> os.stat_result:
 
 
 @contextmanager
-def open_bytes(path: str) -> Iterator[io.BufferedReader]:
+def open_bytes(path: str) -> Iterator[io.BufferedReader[io.RawIOBase]]:
     """The bytes of a file, decompressed. Whatever goes wrong while they are read becomes a DataError."""
     check_file(path)
     compression = suffixes(path)[2]
     try:
-        with open(path, "rb") as file, io.BufferedReader(_decompressed(file, compression), 2**17) as stream:
+        with Path(path).open("rb") as file, io.BufferedReader(_decompressed(file, compression), 2**17) as stream:
             yield stream
     except EOFError:
         raise DataError(f"the {COMPRESSIONS[compression]} data ends too soon; the file is cut off", where=path,
@@ -106,7 +107,7 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
         raise DataError("is empty", where=path)
 
 
-def skip_byte_order_mark(stream: io.BufferedReader, path: str) -> int:
+def skip_byte_order_mark(stream: io.BufferedReader[io.RawIOBase], path: str) -> int:
     """Bytes passed over: 3 after a UTF-8 mark, else 0. Refuses UTF-16 and UTF-32."""
     head = stream.peek(4)[:4]
     for mark, name in ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -138,7 +139,7 @@ def _decompressed(file: BinaryIO, compression: str) -> io.RawIOBase:
         return cast(io.RawIOBase, lzma.LZMAFile(file))
     if compression == ".zst":
         return _Zstd(file)
-    return cast(io.BufferedReader, file).raw
+    return cast(io.RawIOBase, file)
 
 
 class _ZstdDamage(Exception):

@@ -54,7 +54,7 @@ def read_po(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
         copy.flush()
         try:
             catalogue = polib.pofile(copy.name, encoding="utf-8")
-        except Exception as error:  # polib raises OSError for syntax, and IndexError, ValueError … for what it overlooked
+        except Exception as error:  # noqa: BLE001 (OSError for syntax; IndexError, ValueError … for what it overlooked)
             detail = str(error).replace(copy.name, path)
             raise DataError(f"cannot be read as PO: {' '.join(detail.split())[:200]}", where=path,
                             fix="check it with msgfmt --check") from None  # fmt: skip
@@ -95,7 +95,9 @@ def _units(path: str) -> Iterator[tuple[int, dict[str, str]]]:
                 parser.feed(piece)
                 fed += len(piece)
                 if units.size > MAX_LINE or fed - expat.CurrentByteIndex > MAX_LINE:
-                    raise DataError(f"a unit longer than {MAX_LINE >> 20} MiB", where=f"{path}:{expat.CurrentLineNumber}")
+                    raise DataError(
+                        f"a unit longer than {MAX_LINE >> 20} MiB", where=f"{path}:{expat.CurrentLineNumber}"
+                    )
                 yield from units.take()
             parser.close()
         yield from units.take()

@@ -57,7 +57,8 @@ def read_csv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
 
     def numbered() -> Iterator[str]:
         nonlocal current
-        for current, line in read_lines(path):
+        for number, line in read_lines(path):
+            current = number
             yield line + "\n"
 
     def rows() -> Iterator[tuple[int, dict[str, object]]]:
@@ -107,7 +108,7 @@ def read_moses(paths: tuple[str, str], columns: Columns, tally: Tally) -> Iterat
 def _checked_header(cells: list[str], path: str) -> list[str]:
     repeated = {name for name in cells if cells.count(name) > 1}
     if repeated:
-        raise DataError(f'the header names "{sorted(repeated)[0]}" twice', where=f"{path}:1")
+        raise DataError(f'the header names "{min(repeated)}" twice', where=f"{path}:1")
     if len(cells) == 1 and (";" in cells[0] or "\t" in cells[0]):
         raise DataError("the header has one column; is the file parted by semicolons or tabs?", where=f"{path}:1",
                         fix="part the columns by commas, or by tabs and name the file .tsv")  # fmt: skip
