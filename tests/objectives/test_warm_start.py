@@ -63,9 +63,9 @@ def test_embeddings_have_unit_root_mean_square():
 def test_factors_are_the_leading_singular_vectors():
     generator = torch.Generator().manual_seed(0)
     dense = torch.randn(30, 4, generator=generator) @ torch.randn(4, 30, generator=generator)
-    left, right = factors(dense.to_sparse().coalesce(), 3, generator)
+    left, right = factors(dense.to_sparse().coalesce(), 4, generator)
     u, s, wt = torch.linalg.svd(dense)
-    for found, exact in ((left, u[:, :3] * s[:3].sqrt()), (right, wt[:3].T * s[:3].sqrt())):
+    for found, exact in ((left, u[:, :4] * s[:4].sqrt()), (right, wt[:4].T * s[:4].sqrt())):
         exact = torch.nn.functional.normalize(exact, dim=1)
         torch.testing.assert_close(found @ found.T, exact @ exact.T, rtol=1e-3, atol=1e-3)
 

@@ -39,8 +39,8 @@ def warm_start(
 ) -> None:
     """Fill the embedding and the head of an encoder–decoder in place; a pure function of the pairs and the seed.
 
-    pairs: (source ids, target ids), end markers included. The model has one table for both sides, which it normalises after look-up,
-    and an untied head; other models are refused with ValueError and keep their random start.
+    pairs: (source ids, target ids), end markers included. The model has one table for both sides, which it normalises after
+    look-up, and an untied head; another is refused with ValueError and keeps its random start.
     """
     config = model.config
     head = None if model.head is None else model.head.weight
@@ -83,8 +83,8 @@ def factors(matrix: Tensor, rank: int, generator: torch.Generator, *, sweeps: in
     for _ in range(sweeps):
         basis = _orthonormal(torch.sparse.mm(matrix, _orthonormal(torch.sparse.mm(transposed, basis))))
     u, sigma, w = torch.linalg.svd(torch.sparse.mm(transposed, basis).t(), full_matrices=False)
-    scale = sigma.sqrt()
-    return _unit(basis @ u * scale), _unit(w.t() * scale)
+    scale, missing = sigma.sqrt(), (0, rank - len(sigma))  # a small vocabulary has fewer factors than that
+    return F.pad(_unit(basis @ u * scale), missing), F.pad(_unit(w.t() * scale), missing)
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:
@@ -93,7 +93,8 @@ def _orthonormal(matrix: Tensor) -> Tensor:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    return rows / (rows.norm(dim=1, keepdim=True) + 1e-6)
+    lengths: Tensor = rows.norm(dim=1, keepdim=True)  # type: ignore[no-untyped-call]
+    return rows / (lengths + 1e-6)
 
 
 def _mixed(source: Tensor, target: Tensor, source_share: Tensor, generator: torch.Generator) -> Tensor:
