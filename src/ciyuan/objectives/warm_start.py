@@ -93,7 +93,7 @@ def _orthonormal(matrix: Tensor) -> Tensor:
 
 
 def _unit(rows: Tensor) -> Tensor:
-    lengths: Tensor = rows.norm(dim=1, keepdim=True)  # type: ignore[no-untyped-call]
+    lengths: Tensor = rows.norm(dim=1, keepdim=True)
     return rows / (lengths + 1e-6)
 
 
