@@ -6,6 +6,7 @@ Hashes have 64 bits: among fifty million examples the odds that any is wrongly t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -106,7 +107,8 @@ class Corpus:
     @cached_property
     def verdicts(self) -> Verdicts:
         with saying_disk_errors(Path(self._scratch or tempfile.gettempdir())):
-            return _Check(self).run()
+            with contextlib.ExitStack() as stack:
+                return _Check(self, stack).run()
 
     @cached_property
     def dev(self) -> list[Record]:
@@ -148,14 +150,14 @@ class _Check:
     """One pass over the corpus. Of each record: key, the hash of its first text; whole, of all its texts; unit, of what
     train and dev may not share."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus, stack: contextlib.ExitStack) -> None:
         self.corpus, self.settings = corpus, corpus.settings
         roles = corpus.columns.roles
         self.reasons = ("train", "dev", *(f"empty {role}" for role in roles), "duplicate", "also in dev")
         scratch = corpus._scratch
         if scratch is not None:
             Path(scratch).mkdir(parents=True, exist_ok=True)
-        self.keys, self.wholes, self.units, self.lines = (_Numbers(scratch) for _ in range(4))
+        self.keys, self.wholes, self.units, self.lines = (_Numbers(stack, scratch) for _ in range(4))
         self.n_groups = 0
 
     def run(self) -> Verdicts:
@@ -341,23 +343,26 @@ class _Shift:
 class _Numbers:
     """A long list of 64-bit numbers, kept on the disk in a file without a name."""
 
-    def __init__(self, folder: str | Path | None) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the check)
+    def __init__(self, stack: contextlib.ExitStack, folder: str | Path | None) -> None:
+        self._file = stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 (the stack closes it)
         self._buffer = array("Q")
+        self._n = 0
 
     def append(self, number: int) -> None:
         self._buffer.append(number)
+        self._n += 1
         if len(self._buffer) >= 2**16:
             self._flush()
 
     def portions(self) -> Iterator[tuple[int, Hashes]]:
         """(place of the first, numbers), PORTION at a time."""
         self._flush()
-        self._file.seek(0)
         start = 0
-        while raw := self._file.read(8 * PORTION):
-            yield start, np.frombuffer(raw, np.uint64)
-            start += len(raw) // 8
+        while start < self._n:
+            self._file.seek(8 * start)  # each time: the same numbers may be read in two places at once
+            numbers = np.frombuffer(self._file.read(8 * PORTION), np.uint64)
+            yield start, numbers
+            start += len(numbers)
 
     def _flush(self) -> None:
         self._file.seek(0, os.SEEK_END)

@@ -50,7 +50,7 @@ class Loader:
 
     The plan is one for all ranks. Rank r of `world` gets rows r, r + world, … of each global batch, so any number of
     ranks sees the same batches in the same order; a batch with fewer rows than ranks leaves some ranks an empty part.
-    The number of batches is the same in every epoch. With shuffle=False the longest come first and nothing is random.
+    The number of batches is the same in every epoch. With shuffle=False the long come before the short and nothing is random.
     """
 
     def __init__(

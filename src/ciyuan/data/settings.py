@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -33,7 +34,12 @@ class DataSettings(Settings):
     @field_validator("train", mode="before")
     @classmethod
     def _one_file_is_a_list_of_one(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
+        return (os.fspath(value),) if isinstance(value, str | os.PathLike) else value
+
+    @field_validator("dev", mode="before")
+    @classmethod
+    def _a_path_is_text(cls, value: object) -> object:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
 
     @field_validator("dev")
     @classmethod

@@ -20,7 +20,13 @@ def read_tsv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     number, first = next(lines)
     cells = first.split("\t")
     is_header = all(find(role, wanted, cells) for role, wanted in columns.names.items())
-    if is_header or columns.group is not None:
+    if columns.group is not None and not is_header:
+        raise DataError(
+            f'no header, so no column "{columns.group}" by which to group',
+            where=f"{path}:{number}",
+            fix=f"write one: {', '.join(name or role for role, name in columns.names.items())}, {columns.group}",
+        )
+    if is_header:
         chosen = resolve(columns, cells, f"{path}:{number}")
         tally.note(f"{path}: the first line is a header; " + ", ".join(f"{r} = {n}" for r, n in chosen.items()))
         places = {role: cells.index(name) for role, name in chosen.items()}
@@ -69,6 +75,7 @@ def read_csv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
             for cells in reader:
                 if header is None:
                     header = _checked_header(cells, path)
+                    resolve(columns, header, f"{path}:1")
                 elif len(cells) != len(header):
                     if cells:
                         raise DataError(f"{_counted(len(cells), 'column')} where the header has {len(header)}",
