@@ -241,7 +241,8 @@ class Bench:
             sizes = [row["params"] for row in self.rows if row["who"] == "ours"]
             self.params = sizes[-1] if sizes else 6_500_000
         command = [
-            sys.executable, str(PEER), "--train", str(TRAIN), "--dev", str(self.dev), "--lr", f"{run.rate:g}", "--seed", str(run.seed),
+            sys.executable, str(PEER), "--train", str(TRAIN), "--dev", str(self.dev),
+            "--lr", f"{run.rate:g}", "--seed", str(run.seed),
             "--score-at", ",".join(f"{minutes:g}" for minutes in run.score_at), "--params", str(self.params),
             "--threads", str(s.threads), "--beam", str(s.beam), "--warmup", str(s.warmup), "--batch-tokens", str(s.batch_tokens),
         ]  # fmt: skip

@@ -1,0 +1,250 @@
+"""The house keeps its word: what the README types exists, both languages say the same, and no code from data can run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import ciyuan
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "src/ciyuan").rglob("*.py"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+READMES = ("README.md", "README.zh.md")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(name: str) -> list[str]:
+    """The code blocks of a Markdown file, each with its language."""
+    return re.findall(r"^```(.*?)^```", read(name), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words of each line that calls ciyuan, without its name."""
+    lines = [re.sub(r"^.* \| ", "", line.strip()) for line in text.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if re.match(r"(\S*/)?ciyuan ", line)]
+
+
+# The papers
+
+
+def test_both_readmes_have_the_same_headings_code_links_and_open_places():
+    english, chinese = (read(name) for name in READMES)
+    for pattern in (r"^#+ ", r"\]\(.*?\)", r"<!--.*?-->", r"^- \*\*"):
+        ours, theirs = (re.findall(pattern, text, flags=re.MULTILINE) for text in (english, chinese))
+        assert ours == theirs, pattern
+    assert blocks("README.md") == blocks("README.zh.md")
+    assert len(blocks("README.md")) >= 5
+
+
+@pytest.mark.parametrize("name", [*READMES, "examples/demo.sh", "examples/demo.yaml"])
+def test_every_command_shown_exists_with_its_options(name: str):
+    import typer
+
+    from ciyuan.cli.main import app
+
+    root: Any = typer.main.get_command(app)
+    text = read(name).replace('"$ciyuan"', "ciyuan").replace("$ciyuan", "ciyuan").replace("#   .venv", ".venv")
+    if name.startswith("README"):
+        text = "\n".join([*blocks(name), *re.findall(r"`(ciyuan .*?)`", text)])
+    found = commands(text)
+    assert found
+    for words in found:
+        command = root.commands[words[0]]
+        if getattr(command, "commands", None):
+            command = command.commands[words[1]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= known, words
+
+
+def test_every_make_target_shown_exists():
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), flags=re.MULTILINE))
+    assert {"setup", "demo", "test", "lint", "bench", "torture", "clean"} <= targets
+    for name in READMES:
+        assert (
+            set(re.findall(r"`?\bmake ([a-z]+)", " ".join([*blocks(name), *re.findall("`make .*?`", read(name))])))
+            <= targets
+        )
+
+
+def test_links_in_the_readmes_lead_to_files():
+    for name in READMES:
+        for target in re.findall(r"\]\((.*?)\)", read(name)):
+            assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_notice_names_every_bundled_data_file_and_its_licence():
+    notice = read("NOTICE")
+    data = [path for path in (ROOT / "examples/data").iterdir() if not path.name.startswith("LICENSE")]
+    assert data
+    for path in data:
+        assert f"examples/data/{path.name}" in notice
+    for licence in re.findall(r"examples/data/LICENSE\S+", notice):
+        assert (ROOT / licence).exists()
+
+
+def test_the_changelog_starts_with_this_version():
+    newest = re.search(r"^## (\S+)", read("CHANGELOG.md"), flags=re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == ciyuan.__version__
+
+
+def test_the_constraints_pin_every_requirement_within_its_range():
+    from packaging.requirements import Requirement
+
+    pins = dict(line.split("==") for line in read("requirements/constraints.txt").splitlines() if "==" in line)
+    pins = {re.sub(r"[-_.]+", "-", name).lower(): pin for name, pin in pins.items()}
+    extras = PROJECT["project"]["optional-dependencies"]
+    for line in [*PROJECT["project"]["dependencies"], *extras["hf"], *extras["dev"]]:
+        requirement = Requirement(line)
+        if requirement.name != "ciyuan":
+            assert requirement.specifier.contains(pins[re.sub(r"[-_.]+", "-", requirement.name).lower()]), line
+    assert all("+" not in pin for pin in pins.values()), "a local tag that only one index serves"
+
+
+# The source
+
+
+DISTRIBUTIONS = {"yaml": "pyyaml"}
+"""Where a distribution's name is not its module's."""
+
+
+def imports(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def declared() -> tuple[set[str], set[str]]:
+    """What the package needs, and that with the extras that users may choose."""
+    name = re.compile(r"[A-Za-z0-9_-]+")
+    needs = {name.match(line)[0].lower() for line in PROJECT["project"]["dependencies"]}  # type: ignore[index]
+    extras = {group: lines for group, lines in PROJECT["project"]["optional-dependencies"].items() if group != "dev"}
+    return needs, needs | {name.match(line)[0].lower() for lines in extras.values() for line in lines}  # type: ignore[index]
+
+
+def test_every_library_that_the_source_imports_is_declared():
+    _, known = declared()
+    for path in SOURCES:
+        for module in imports(ast.parse(path.read_text(encoding="utf-8"))) - set(sys.stdlib_module_names) - {"ciyuan"}:
+            assert DISTRIBUTIONS.get(module, module) in known, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def test_every_declared_library_is_imported():
+    used: set[str] = set()
+    for path in SOURCES:
+        used |= imports(ast.parse(path.read_text(encoding="utf-8")))
+    needs, _ = declared()
+    assert needs - {DISTRIBUTIONS.get(module, module) for module in used} == set()
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
+FORBIDDEN_NAMES = {"eval", "exec", "__import__", "compile"}
+FORBIDDEN_CALLS = {"torch.load", "torch.save", "torch.jit.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load",
+                   "os.system", "os.popen", "numpy.fromregex"}  # fmt: skip
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def dangers(source: str) -> list[str]:
+    """What could run code found in a file, as `line: what`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            found += [f"{node.lineno}: import {name}" for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
+        if isinstance(node, ast.Constant) and node.value == "0.0.0.0":
+            found.append(f"{node.lineno}: 0.0.0.0")
+        if not isinstance(node, ast.Call):
+            continue
+        name = dotted(node.func)
+        if name in FORBIDDEN_NAMES or name in FORBIDDEN_CALLS or name.endswith((".extractall", ".extract")):
+            found.append(f"{node.lineno}: {name}")
+        for keyword in node.keywords:
+            value = keyword.value.value if isinstance(keyword.value, ast.Constant) else ...
+            if keyword.arg in ("shell", "trust_remote_code", "allow_pickle") and value is not False:
+                found.append(f"{node.lineno}: {keyword.arg}")
+        if name.endswith(("np.load", "numpy.load")) and not any(k.arg == "allow_pickle" for k in node.keywords):
+            found.append(f"{node.lineno}: {name} without allow_pickle=False")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
+def test_no_source_can_run_code_from_data(path: Path):
+    assert dangers(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle", "from pickle import loads", "torch.load(x)", "torch.load(x, weights_only=True)", "yaml.load(x)", "eval(x)",
+        "exec(x)", "run(x, shell=True)", "run(x, shell=y)", "tar.extractall()", "host = '0.0.0.0'", "np.load(x)",
+        "AutoModel.from_pretrained(x, trust_remote_code=True)", "os.system(x)",
+    ],
+)  # fmt: skip
+def test_the_source_gate_catches_what_it_is_for(source: str):
+    assert dangers(source)
+
+
+def test_the_source_gate_lets_the_rest_pass():
+    assert (
+        dangers("model.eval(); re.compile(x); yaml.safe_load(x); run(x, shell=False); np.load(x, allow_pickle=False)")
+        == []
+    )
+
+
+# What is installed
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted((ROOT / "src/ciyuan").rglob("*.yaml")), ROOT / "examples/demo.yaml"], ids=lambda p: p.name
+)
+def test_every_recipe_is_a_mapping_with_a_task(path: Path):
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert isinstance(recipe["task"], str)
+
+
+def test_the_data_of_the_demonstration_is_there():
+    recipe = yaml.safe_load(read("examples/demo.yaml"))
+    for name in recipe["data"]["train"]:
+        assert (ROOT / name).is_file()
+
+
+def test_the_version_is_that_of_the_installed_package():
+    from importlib.metadata import version
+
+    assert version("ciyuan") == ciyuan.__version__
+
+
+@pytest.mark.parametrize("program", ["benchmarks/translation.py", "benchmarks/peers/marian.py"])
+def test_the_benchmark_explains_itself(program: str):
+    done = subprocess.run([sys.executable, ROOT / program, "--help"], capture_output=True, text=True, check=True)
+    assert "--minutes" in done.stdout
+
+
+def test_every_file_of_the_package_that_is_not_python_is_installed():
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["ciyuan"]
+    ends = {pattern.rpartition("*")[2] for pattern in patterns}
+    for path in (ROOT / "src/ciyuan").rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            assert any(path.name.endswith(end) for end in ends), path
