@@ -223,9 +223,10 @@ class Bench:
         trained = time.perf_counter()
         answer = json.loads(
             self._call(
-                [program, "evaluate", str(folder), "--data", str(self.dev), "--beam", str(self.settings.beam), "--json"]
+                [program, "evaluate", str(folder), "--data", str(self.dev), "--json",
+                 "--beam", str(self.settings.beam), "--threads", str(self.settings.threads)]
             )
-        )
+        )  # fmt: skip
         self.params = self.params or stored_parameters(folder / "model.safetensors")
         return {
             "scores": {f"{run.minutes:g}": {name: answer["metrics"][name] for name in METRICS}},

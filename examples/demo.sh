@@ -14,10 +14,10 @@ if [ -n "${AGAIN:-}" ] && [ -e "$out" ]; then
 fi
 
 if [ ! -e "$out" ]; then
-  "$ciyuan" train examples/demo.yaml --out "$out"
+  "$ciyuan" train examples/demo.yaml --out "$out" >/dev/null # progress is on stderr; scores and advice follow below
 elif [ ! -e "$out/report.html" ]; then # the report is written last
   echo "$out was interrupted: going on from its last checkpoint (or start anew: make demo AGAIN=1)" >&2
-  "$ciyuan" train examples/demo.yaml --out "$out" --resume
+  "$ciyuan" train examples/demo.yaml --out "$out" --resume >/dev/null
 else
   echo "$out is trained already: here is what it does (train anew: make demo AGAIN=1)" >&2
 fi

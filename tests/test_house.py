@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import subprocess
@@ -248,3 +249,51 @@ def test_every_file_of_the_package_that_is_not_python_is_installed():
     for path in (ROOT / "src/ciyuan").rglob("*"):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             assert any(path.name.endswith(end) for end in ends), path
+
+
+# The demonstration
+
+
+def demo(folder: Path, **environment: str) -> list[str]:
+    """What examples/demo.sh has ciyuan do, ciyuan being a stand-in that leaves a report unless HALF is set."""
+    stand_in = folder / "ciyuan"
+    stand_in.write_text(
+        '#!/bin/sh\necho "$1" $(case "$*" in *--resume*) echo --resume;; esac) >> "$CALLS"\n'
+        '[ "$1" != train ] || { mkdir -p "$OUT"; [ -n "$HALF" ] || touch "$OUT/report.html"; }\n'
+    )
+    stand_in.chmod(0o755)
+    calls = folder / "calls"
+    calls.unlink(missing_ok=True)
+    own = {"CIYUAN": str(stand_in), "OUT": str(folder / "demo"), "CALLS": str(calls), "HALF": "", "AGAIN": ""}
+    done = subprocess.run(
+        ["sh", ROOT / "examples/demo.sh"],
+        env=os.environ | own | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"{folder}/demo/report.html" in done.stdout
+    return calls.read_text().split("\n")[:-1]
+
+
+def test_the_demo_trains_then_goes_on_then_shows_what_is_there_then_keeps_it_aside(tmp_path: Path):
+    assert demo(tmp_path, HALF="1") == ["train", "evaluate"]
+    assert demo(tmp_path) == ["train --resume", "evaluate"]
+    assert demo(tmp_path) == ["evaluate"]
+    (tmp_path / "demo/precious").touch()
+    assert demo(tmp_path, AGAIN="1") == ["train", "evaluate"]
+    assert (tmp_path / "demo-1/precious").exists()
+
+
+def test_setup_names_the_python_that_is_too_old(tmp_path: Path):
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.18" && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    (tmp_path / "Makefile").write_text(read("Makefile"))
+    done = subprocess.run(
+        ["make", "-s", "-C", tmp_path, ".venv/.python", f"PYTHON={old}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "3.11 or later" in done.stderr
+    assert "is Python 3.9.18" in done.stderr
+    assert "make setup PYTHON=" in done.stderr
