@@ -1,0 +1,125 @@
+"""The `training` section of a recipe."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ciyuan.config import Settings
+
+OptimizerName = Literal["adamw", "muon"]
+ScheduleName = Literal["constant", "linear", "constant-linear", "cosine", "inverse-sqrt"]
+
+
+class TrainingSettings(Settings):
+    """How long to train, with which optimiser, and what to keep on the way."""
+
+    steps: int | None = Field(default=None, ge=1, description="Updates to make")
+    minutes: float | None = Field(
+        default=None, gt=0, description="Time to train, evaluation and saving included; 20 if no limit is set. "
+        "Of several limits (steps, minutes, tokens) the first to be reached ends the run",
+    )  # fmt: skip
+    tokens: int | None = Field(default=None, ge=1, description="Tokens to train on, both sides counted, no padding")
+    batch_tokens: int = Field(
+        default=2048, ge=1, description="Budget of a batch: rows times its widest side, padding included"
+    )
+    accumulate: int = Field(default=1, ge=1, description="Batches whose gradients are added up before one update")
+
+    optimizer: OptimizerName = Field(
+        default="muon", description="muon: Muon on the matrices of the blocks and AdamW on the rest; adamw: on all"
+    )
+    lr: float | Literal["auto"] = Field(
+        default="auto", description="Rate of the matrices of the blocks; auto: 0.02 under muon, 0.001 under adamw"
+    )
+    embedding_lr: float | Literal["auto"] = Field(default="auto", description="auto: 2 × lr under muon, else lr")
+    head_lr: float | Literal["auto"] = Field(
+        default="auto", description="Rate of an untied head. auto: 0.2 × lr under muon, else lr"
+    )
+    other_lr: float | Literal["auto"] = Field(
+        default="auto", description="Rate of norms, biases and relative positions. auto: lr"
+    )
+    betas: tuple[float, float] | Literal["auto"] = Field(
+        default="auto", description="AdamW's. auto: 0.8, 0.95 beside muon, else 0.9, 0.98"
+    )
+    eps: float = Field(default=1e-9, gt=0, description="AdamW's")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled, on the matrices of blocks and head")
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="Muon's, of Nesterov's kind")
+    orthogonalize: Literal["polar-express", "newton-schulz"] = Field(
+        default="polar-express", description="Which polynomials bring Muon's update close to an orthogonal matrix"
+    )
+    iterations: int = Field(default=3, ge=1, le=8, description="How many of them, one after the other")
+
+    schedule: ScheduleName = Field(default="constant-linear", description="How the rates fall in the course of the run")
+    warmup: int | float = Field(
+        default=0.02, ge=0, description="Rise from zero over this share of the run; from 1 on: over so many steps"
+    )
+    decay: float = Field(default=0.5, gt=0, le=1, description="Share of the run over which constant-linear falls")
+    final_lr: float = Field(default=0.0, ge=0, le=1, description="Share of the rates that is left at the end")
+    clip: float | None = Field(default=1.0, gt=0, description="Largest norm of the gradient; null: unlimited")
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Probability spread over the whole vocabulary")
+
+    average: Literal["none", "ema", "tail"] = Field(
+        default="none",
+        description="Evaluate and keep averaged weights: ema, fading, or tail, the mean of the last steps",
+    )
+    average_decay: float = Field(default=0.999, gt=0, lt=1, description="What ema keeps at each step")
+    average_tail: float = Field(default=0.1, gt=0, le=1, description="Share of the run that tail is the mean of")
+
+    evaluate_every: int | Literal["auto"] = Field(
+        default="auto",
+        description="Steps between evaluations; auto: up to ten in a run, for 5 % of its time under minutes",
+    )
+    checkpoint_every: int | Literal["auto"] = Field(
+        default="auto", description="Steps between checkpoints; auto: once a minute, seldom enough to cost under 5 %"
+    )
+    keep_checkpoints: int = Field(default=2, ge=1, description="How many checkpoints are kept")
+    log_every: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl")
+    metric: str = Field(
+        default="auto", description="Score by which the best model is kept; auto: the first that evaluation gives"
+    )
+    early_stop: int | None = Field(default=None, ge=1, description="Evaluations without a better score before stopping")
+    max_skipped: int = Field(
+        default=5, ge=1, description="Updates in a row that may be skipped for a gradient that is not finite"
+    )
+
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Decides order, dropout and initialisation")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: mixed, weights stay fp32")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU if there is one")
+    threads: int | Literal["auto"] = Field(default="auto", description="CPU threads; auto: one per core")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_limit(cls, values: Any) -> Any:
+        if isinstance(values, dict) and all(values.get(name) is None for name in ("steps", "minutes", "tokens")):
+            values = {**values, "minutes": 20.0}
+        return values
+
+    @model_validator(mode="after")
+    def _sense(self) -> TrainingSettings:
+        for name in ("lr", "embedding_lr", "head_lr", "other_lr"):
+            value = getattr(self, name)
+            if value != "auto" and value < 0:
+                raise ValueError(f"{name} must be at least 0")
+        if self.betas != "auto" and not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas must be two numbers from 0 to under 1")
+        for name in ("evaluate_every", "checkpoint_every", "threads"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.schedule == "inverse-sqrt" and self.warmup == 0:
+            raise ValueError("schedule inverse-sqrt needs a warmup: it falls in proportion to it")
+        return self
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The highest rate of each group of parameters, by the role that `parameter_groups` gives it.
+
+        Source: under muon, Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), and trials on translation.
+        """
+        muon = self.optimizer == "muon"
+        lr = (0.02 if muon else 1e-3) if self.lr == "auto" else self.lr
+        ratio = {"embedding": 2.0, "head": 0.2, "other": 1.0} if muon else {"embedding": 1.0, "head": 1.0, "other": 1.0}
+        given = {"embedding": self.embedding_lr, "head": self.head_lr, "other": self.other_lr}
+        rates = {name: lr * ratio[name] if value == "auto" else value for name, value in given.items()}
+        return {"hidden": lr, **rates}
