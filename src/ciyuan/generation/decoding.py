@@ -43,7 +43,7 @@ class Hypothesis:
 
     def rank(self, length_penalty: float) -> float:
         """What beam search sorts by: score / lengthᵅ, length counting EOS. Source: `beam`."""
-        return self.score / len(self.log_probs) ** length_penalty
+        return self.score / float(len(self.log_probs) ** length_penalty)
 
 
 def greedy(next_log_probs: NextLogProbs, *, eos_id: int, limit: int, no_repeat_ngram: int = 0) -> Hypothesis:
@@ -93,8 +93,8 @@ def beam(
     For α ≤ 0 nothing better can follow. For α > 0 it is a heuristic: a live path could still raise its mean.
 
     Source: Graves 2012, Sequence transduction with recurrent neural networks, algorithm 1 (the idea); Wu et al. 2016, GNMT,
-    eq. 14 (length normalisation), of which this is the simpler form lengthᵅ instead of ((5 + length) / 6)ᵅ. When paths finish and when
-    the search stops is as in Hugging Face's generate(num_beams=beam, early_stopping=False, length_penalty=α).
+    eq. 14 (length normalisation), of which this is the simpler form lengthᵅ instead of ((5 + length) / 6)ᵅ. When paths finish
+    and when the search stops is as in Hugging Face's generate(num_beams=beam, early_stopping=False, length_penalty=α).
     """
     live = [_Path((), ())]
     kept: list[Hypothesis] = []

@@ -1,7 +1,8 @@
 """Greedy and beam search for a batch: the encoder runs once, keys and values are cached, finished texts leave the batch.
 
 Equal to the oracle in `decoding`, whose docstrings say what is searched; no text depends on the others of its batch.
-Shapes: B texts still being written, k beams, C candidates, R = B·k rows of the decoder, L limit in tokens, S source length, V vocabulary.
+Shapes: B texts still being written, k beams, C candidates, R = B·k rows of the decoder, L limit in tokens, S source length,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -165,9 +166,7 @@ class Pages:
         return Pages(self.tokens[text, index], self.log_probs[text, index])
 
     def beside(self, other: Pages) -> Pages:
-        return Pages(
-            torch.cat([self.tokens, other.tokens], dim=1), torch.cat([self.log_probs, other.log_probs], dim=1)
-        )
+        return Pages(torch.cat([self.tokens, other.tokens], dim=1), torch.cat([self.log_probs, other.log_probs], dim=1))
 
     def hypothesis(self, text: int, beam: int, length: int, *, stopped: bool) -> Hypothesis:
         """length: of the page in tokens, EOS included where it stopped."""
@@ -208,9 +207,7 @@ class _Kept:
         return _Kept(self.pages.of_texts(index), self.ranks[index], self.lengths[index], self.stopped[index])
 
     def hypotheses(self, text: int) -> list[Hypothesis]:
-        found = zip(
-            self.ranks[text].tolist(), self.lengths[text].tolist(), self.stopped[text].tolist(), strict=True
-        )
+        found = zip(self.ranks[text].tolist(), self.lengths[text].tolist(), self.stopped[text].tolist(), strict=True)
         return [
             self.pages.hypothesis(text, place, length, stopped=stopped)
             for place, (rank, length, stopped) in enumerate(found)
@@ -221,9 +218,7 @@ class _Kept:
 class _BeamSearch:
     """The state of one batch: B texts with k live paths each."""
 
-    def __init__(
-        self, writer: Writer, source: Stream, beam: int, limits: Sequence[int], length_penalty: float
-    ) -> None:
+    def __init__(self, writer: Writer, source: Stream, beam: int, limits: Sequence[int], length_penalty: float) -> None:
         device, n_texts = source.tokens.device, len(limits)
         self.writer, self.beam, self.length_penalty = writer, beam, length_penalty
         self.texts = torch.arange(n_texts, device=device)  # the row of the source that each is written for
@@ -239,7 +234,7 @@ class _BeamSearch:
         for length in range(1, len(self.pages.tokens[0, 0]) + 1):
             written = self.pages.tokens[:, : self.scores.shape[1], : length - 1].flatten(0, 1)
             log_probs = self.writer.admit(logits.log_softmax(dim=-1), written, no_repeat_ngram)
-            parents, tokens = self._advance(log_probs.unflatten(0, self.scores.shape), length)
+            parents, tokens = self._advance(log_probs.view(*self.scores.shape, -1), length)
             done = self._done(length)
             for place in _indices(done):
                 answers[int(self.texts[place])] = self.kept.hypotheses(place)
@@ -261,7 +256,7 @@ class _BeamSearch:
         if finished.any():
             pages = self.pages.of_beams(parents[:, :k])
             pages.write(length, tokens[:, :k], flat.gather(1, parents[:, :k] * n_words + tokens[:, :k]))
-            ranks = (totals[:, :k] / length**self.length_penalty).masked_fill(~finished, -math.inf)
+            ranks = (totals[:, :k] / float(length**self.length_penalty)).masked_fill(~finished, -math.inf)
             self.kept = self.kept.with_candidates(pages, ranks, length, stopped[:, :k])
 
         self.scores, order = totals.masked_fill(ended, -math.inf).topk(k)
@@ -273,12 +268,13 @@ class _BeamSearch:
     def _done(self, length: int) -> Tensor:
         """(B,) bool: open texts of which nothing better is to come."""
         best = self.scores[:, 0]
-        beaten = best / length**self.length_penalty <= self.kept.ranks[:, -1]  # never while fewer than k are kept
+        rank = best / float(length**self.length_penalty)
+        beaten = rank <= self.kept.ranks[:, -1]  # never while fewer than k are kept
         return self.open & ((self.limits == length) | beaten | (best == -math.inf))
 
     def _leave_and_reorder(self, parents: Tensor, tokens: Tensor) -> Tensor:
         """Bring the writer's rows in line with the live paths, whose last tokens (R,) come back."""
-        before = parents.new_tensor(1 if self.writer.length == 1 else self.beam)
+        before = 1 if self.writer.length == 1 else self.beam
         rows = torch.arange(len(parents), device=parents.device)[:, None] * before + parents  # (B, k)
         leaving = _worth_leaving(self.open)
         if leaving:
