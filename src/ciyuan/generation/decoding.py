@@ -145,7 +145,7 @@ def forbidden_tokens(config: ModelConfig) -> tuple[int, ...]:
 
 
 def translator(model: Transformer, source: Sequence[int], *, forbidden: Sequence[int] = ()) -> NextLogProbs:
-    """The next-token log-probabilities of an encoder–decoder that has read `source`, by a full forward pass each time.
+    """The next-token log-probabilities of an encoder–decoder that has read `source`, by a full pass of the decoder each time.
 
     source: token ids as the encoder reads them, EOS included. `forbidden` tokens get −∞ after the softmax, so the others
     keep the model's own probabilities.
@@ -154,10 +154,12 @@ def translator(model: Transformer, source: Sequence[int], *, forbidden: Sequence
     row = torch.tensor([source], dtype=torch.int64, device=device)
     stream = Stream(row, Layout.whole(row))
 
+    with torch.no_grad():
+        memory = model.encode(stream)
+
     def next_log_probs(tokens: Sequence[int]) -> Tensor:
         text = torch.tensor([[model.config.decoder_start, *tokens]], dtype=torch.int64, device=device)
         with torch.no_grad():
-            memory = model.encode(stream)
             hidden = model.hidden(Stream(text, Layout.whole(text)), memory=memory, memory_layout=stream.layout)
             logits = model.logits(hidden[0, -1])  # (V,)
         log_probs = widened(logits).log_softmax(dim=-1)

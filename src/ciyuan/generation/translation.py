@@ -19,7 +19,6 @@ from ciyuan.generation.guard import Flag, length_flag, loops
 from ciyuan.generation.search import beam_search, greedy_search, read_source
 from ciyuan.generation.settings import DecodingSettings
 from ciyuan.model.transformer import Transformer
-from ciyuan.text import sentences
 
 UNSPACED = frozenset({"zh", "yue", "wuu", "lzh", "ja", "th", "lo", "km", "my", "bo"})
 """Languages that put no space between sentences."""
@@ -147,6 +146,8 @@ class _Splitter:
     def pieces(self, text: str) -> tuple[list[str], tuple[Flag, ...]]:
         if len(text.encode()) < self.room or self.length(text) <= self.room:  # tokens ≤ bytes and a marker of the start
             return [text], ()
+        from ciyuan.text import sentences
+
         found = sentences.split(text, self.language)
         grouped = [piece.strip() for piece in sentences.regroup(found, self.length, self.room)]
         pieces = [part for piece in grouped if piece for part in _halves(piece, self.length, self.room)]
