@@ -56,7 +56,12 @@ class Parrot(nn.Module):
         return Cache(1)
 
     def hidden(
-        self, text: Stream, *, memory: Tensor | None = None, memory_layout: Layout | None = None, cache: Cache | None = None
+        self,
+        text: Stream,
+        *,
+        memory: Tensor | None = None,
+        memory_layout: Layout | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         assert cache is not None
         assert memory_layout is not None
@@ -68,7 +73,10 @@ class Parrot(nn.Module):
         assert place < self.config.max_positions
         cache.extend(text.layout)
         self.rows_written.append(len(text.tokens))
-        said = [self._say(row[: int(n)].tolist(), place) for row, n in zip(cross.keys[:, 0, :, 0], memory_layout.segments.sum(1))]
+        said = [
+            self._say(row[: int(n)].tolist(), place)
+            for row, n in zip(cross.keys[:, 0, :, 0], memory_layout.segments.sum(1))
+        ]
         return torch.tensor(said, dtype=torch.float32)[:, None, None]
 
     @staticmethod

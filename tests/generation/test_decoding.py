@@ -37,7 +37,11 @@ def every_text(next_log_probs, *, limit: int, vocab_size: int = 4) -> list[Hypot
             if EOS in tokens[:-1] or (tokens[-1] != EOS and length < limit):
                 continue
             log_probs = tuple(float(next_log_probs(tokens[:i])[tokens[i]]) for i in range(length))
-            found.append(Hypothesis(tokens[:-1], log_probs, "stop") if tokens[-1] == EOS else Hypothesis(tokens, log_probs, "length"))
+            found.append(
+                Hypothesis(tokens[:-1], log_probs, "stop")
+                if tokens[-1] == EOS
+                else Hypothesis(tokens, log_probs, "length")
+            )
     return found
 
 
@@ -68,7 +72,9 @@ def test_greedy_stops_at_eos_and_at_the_limit():
     def alternate(tokens):
         return torch.tensor([[0.1, 0.9, 0.0], [0.7, 0.1, 0.2]][len(tokens) % 2]).log()
 
-    assert decoding.greedy(alternate, eos_id=0, limit=5) == Hypothesis((1,), pytest.approx((math.log(0.9), math.log(0.7))), "stop")
+    assert decoding.greedy(alternate, eos_id=0, limit=5) == Hypothesis(
+        (1,), pytest.approx((math.log(0.9), math.log(0.7))), "stop"
+    )
     assert decoding.greedy(alternate, eos_id=0, limit=1) == Hypothesis((1,), pytest.approx((math.log(0.9),)), "length")
 
 
@@ -120,7 +126,9 @@ def test_the_translator_gives_the_log_softmax_of_a_full_pass():
     source, text = torch.tensor([[5, 6, 7, 2]]), torch.tensor([[1, 8, 9]])
     with torch.no_grad():
         memory, layout = model.encode(Stream(source, Layout.whole(source))), Layout.whole(source)
-        wanted = model.logits(model.hidden(Stream(text, Layout.whole(text)), memory=memory, memory_layout=layout))[0, -1].log_softmax(0)
+        wanted = model.logits(model.hidden(Stream(text, Layout.whole(text)), memory=memory, memory_layout=layout))[
+            0, -1
+        ].log_softmax(0)
     found = decoding.translator(model, [5, 6, 7, 2], forbidden=[0, 4])([8, 9])
     assert found[[0, 4]].tolist() == [-math.inf, -math.inf]
     kept = [i for i in range(23) if i not in (0, 4)]

@@ -56,7 +56,9 @@ def test_beam_search_is_the_oracle(variant, dtype):
             no_repeat_ngram=no_repeat_ngram,
         )  # fmt: skip
         for row, cap, hypotheses in zip(rows, caps, found):
-            wanted = by_oracle(model, row, cap, beam=beam, length_penalty=length_penalty, no_repeat_ngram=no_repeat_ngram)
+            wanted = by_oracle(
+                model, row, cap, beam=beam, length_penalty=length_penalty, no_repeat_ngram=no_repeat_ngram
+            )
             same(hypotheses, wanted, 1e-9 if dtype == torch.float64 else 1e-4)
 
 
