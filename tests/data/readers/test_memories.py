@@ -130,6 +130,8 @@ def test_po_skips_fuzzy_obsolete_and_untranslated_and_counts_them(tmp_path: Path
 def test_po_pairs_singular_with_the_first_form_and_plural_with_the_last(tmp_path: Path) -> None:
     text = 'msgid "a"\nmsgid_plural "b"\nmsgstr[0] "x"\nmsgstr[1] "y"\nmsgstr[2] "z"\n'
     assert [tuple(r.fields.values()) for r in read_pairs([write(tmp_path / "a.po", text)])] == [("a", "x"), ("b", "z")]
+    unnumbered = 'msgid "a"\nmsgid_plural "b"\nmsgstr "x"\n'
+    assert [tuple(r.fields.values()) for r in read_pairs([write(tmp_path / "b.po", unnumbered)])] == [("b", "x")]
 
 
 def test_po_is_read_backwards_when_its_language_is_the_source(tmp_path: Path) -> None:

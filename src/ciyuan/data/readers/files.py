@@ -7,7 +7,6 @@ import gzip
 import io
 import lzma
 import os
-import shutil
 import stat
 import tempfile
 import zlib
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from ciyuan.data.folders import saying_disk_errors
 from ciyuan.errors import DataError, did_you_mean
 
 MAX_LINE = 16 * 2**20
@@ -126,8 +126,11 @@ def plain_file(path: str) -> Iterator[str]:
         return
     with tempfile.NamedTemporaryFile(suffix=suffixes(path)[1]) as copy:
         with open_bytes(path) as stream:
-            shutil.copyfileobj(stream, copy, 2**20)
-        copy.flush()
+            while piece := stream.read(2**20):
+                with saying_disk_errors(Path(copy.name)):
+                    copy.write(piece)
+        with saying_disk_errors(Path(copy.name)):
+            copy.flush()
         yield copy.name
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
+from ciyuan.data.folders import saying_disk_errors
 from ciyuan.data.readers.files import MAX_LINE, open_bytes, read_lines
 from ciyuan.data.readers.record import Columns, Record, Tally, same_language
 from ciyuan.errors import DataError, did_you_mean
@@ -50,8 +52,9 @@ def read_po(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     _no_groups(path, columns)
     # polib splits text at U+2028, files it does not: so it gets a file, already known to be whole UTF-8.
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".po") as copy:
-        copy.writelines(line + "\n" for _, line in read_lines(path))
-        copy.flush()
+        with saying_disk_errors(Path(copy.name)):
+            copy.writelines(line + "\n" for _, line in read_lines(path))
+            copy.flush()
         try:
             catalogue = polib.pofile(copy.name, encoding="utf-8")
         except Exception as error:  # noqa: BLE001 (OSError for syntax; IndexError, ValueError … for what it overlooked)
@@ -73,7 +76,7 @@ def read_po(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
             continue
         pairs = [(entry.msgid, entry.msgstr)]
         if entry.msgid_plural:
-            forms = [text for _, text in sorted(entry.msgstr_plural.items())]
+            forms = [text for _, text in sorted(entry.msgstr_plural.items())] or [entry.msgstr]
             pairs = [(entry.msgid, forms[0]), (entry.msgid_plural, forms[-1])][-min(len(forms), 2) :]
         for pair in pairs:
             texts = reversed(pair) if backwards else pair
