@@ -45,29 +45,15 @@ def pair(seed: int):
     with torch.no_grad():
         theirs.final_logits_bias.normal_()
         theirs.final_logits_bias[0, EOS] += 8  # so that texts end in both ways
-    ours = Transformer(
-        ModelConfig(
-            family="encoder-decoder",
-            vocab_size=VOCAB,
-            d_model=24,
-            n_layers=2,
-            n_decoder_layers=2,
-            n_heads=4,
-            d_ff=32,
-            max_positions=40,
-            sinusoid="halves",
-            embedding_scale=24**0.5,
-            head_bias=True,
-            pad_id=PAD,
-            bos_id=1,
-            eos_id=EOS,
-            start_id=PAD,
-            dropout=0.0,
-        )  # fmt: skip
-    )
+    ours = ModelConfig(
+        family="encoder-decoder", vocab_size=VOCAB, d_model=24, n_layers=2, n_decoder_layers=2, n_heads=4, d_ff=32,
+        max_positions=40, sinusoid="halves", embedding_scale=24**0.5, head_bias=True, pad_id=PAD, bos_id=1, eos_id=EOS,
+        start_id=PAD, dropout=0.0,
+    )  # fmt: skip
+    model = Transformer(ours)
     given = theirs.state_dict()
-    ours.load_state_dict({name: given[their_name(name)].view_as(value) for name, value in ours.state_dict().items()})
-    return theirs, ours.eval()
+    model.load_state_dict({name: given[their_name(name)].view_as(value) for name, value in model.state_dict().items()})
+    return theirs, model.eval()
 
 
 def their_name(name: str) -> str:
