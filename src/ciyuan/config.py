@@ -105,32 +105,37 @@ def parse_sheet(text: str, name: str) -> Sheet:
 
 def override(sheet: Sheet, overrides: Sequence[str]) -> Sheet:
     """A sheet with `key=value` texts laid over it, the value read as YAML. Their place is `--set key=value`."""
-    values, places = _copy(sheet.values), dict(sheet.places)
     for text in overrides:
         place = f"--set {_brief(text)}"
         key, equals, written = text.partition("=")
-        keys = key.strip().split(".")
+        keys = tuple(key.strip().split("."))
         if not equals or not all(keys):
             raise RecipeError("not of the form key=value", where=place, fix="for example --set training.lr=0.001")
         _check_text(key, place)
         value, _ = _parse(written, place)
-        here: dict[str, Any] = values
-        for depth, name in enumerate(keys[:-1], start=1):
-            below = here.get(name)
-            if below is None:
-                below = here[name] = {}
-            if not isinstance(below, dict):
-                section = ".".join(keys[:depth])
-                raise RecipeError(
-                    f"{section} is {_brief(below)}, not a section with options of its own", where=place,
-                    fix=f"set {section} itself",
-                )  # fmt: skip
-            here = below
-        here[keys[-1]] = value
-        path = tuple(keys)
-        places = {known: at for known, at in places.items() if known[: len(path)] != path}
-        places[path] = (0, place)
-    return Sheet(sheet.name, values, places)
+        sheet = lay(sheet, keys, value, place=place)
+    return sheet
+
+
+def lay(sheet: Sheet, path: tuple[str, ...], value: Any, *, place: str) -> Sheet:
+    """A sheet with one value laid over it; place: where it was said. Raises RecipeError if the path leads through a value."""
+    values = _copy(sheet.values)
+    here: dict[str, Any] = values
+    for depth, name in enumerate(path[:-1], start=1):
+        below = here.get(name)
+        if below is None:
+            below = here[name] = {}
+        if not isinstance(below, dict):
+            section = ".".join(path[:depth])
+            raise RecipeError(
+                f"{section} is {_brief(below)}, not a section with options of its own",
+                where=place,
+                fix=f"set {section} itself",
+            )
+        here = below
+    here[path[-1]] = value
+    places = {known: at for known, at in sheet.places.items() if known[: len(path)] != path}
+    return Sheet(sheet.name, values, {**places, path: (0, place)})
 
 
 def build(kind: type[AnySettings], sheet: Sheet) -> AnySettings:

@@ -1,10 +1,10 @@
 """The report of a run: one page that explains what was trained, on what, how well, and how to use it. Offline, no scripts.
 
-    Report (plain values) ── page.html.j2, charts ──> report.html
+Report (plain values) ── page.html.j2, charts ──> report.html
 """
 
 from __future__ import annotations
 
-from ciyuan.report.page import AttentionMap, Evaluation, Fact, Report, Sample, Score, render
+from ciyuan.report.page import AttentionMap, Evaluation, Fact, Report, Sample, Score, render, spelt
 
-__all__ = ["AttentionMap", "Evaluation", "Fact", "Report", "Sample", "Score", "render"]
+__all__ = ["AttentionMap", "Evaluation", "Fact", "Report", "Sample", "Score", "render", "spelt"]

@@ -55,7 +55,9 @@ def curves(series: Sequence[Series], *, x_label: str, y_label: str, from_zero: b
     for x in x_ticks:
         if x <= x_high:
             at, _ = place(x, y_low)
-            parts.append(f'<text class="tick" x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number(x)}</text>')
+            parts.append(
+                f'<text class="tick" x="{at:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number(x)}</text>'
+            )
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
     parts.append(
         f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>'
@@ -127,16 +129,19 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], weights: Sequence[Sequ
     parts = []
     for j, token in enumerate(columns):
         x = left + CELL * j + CELL / 2 + 4
-        parts.append(f'<text class="token" transform="translate({x:.0f} {top - 8}) rotate(-52)">{escape(visible(token))}</text>')
+        parts.append(
+            f'<text class="token" transform="translate({x:.0f} {top - 8}) rotate(-52)">{escape(visible(token))}</text>'
+        )
     for i, token in enumerate(rows):
         y = top + CELL * i
-        parts.append(f'<text class="token" x="{left - 8}" y="{y + CELL / 2 + 4:.0f}" text-anchor="end">{escape(visible(token))}</text>')
+        name = escape(visible(token))
+        parts.append(f'<text class="token" x="{left - 8}" y="{y + CELL / 2 + 4:.0f}" text-anchor="end">{name}</text>')
         for j, other in enumerate(columns):
             weight = min(max(weights[i][j], 0.0), 1.0)
+            box = f'x="{left + CELL * j}" y="{y}" width="{CELL - 2}" height="{CELL - 2}" rx="3"'
+            said = f"{name} → {escape(visible(other))}: {weight:.0%}"
             parts.append(
-                f'<rect class="cell" x="{left + CELL * j}" y="{y}" width="{CELL - 2}" height="{CELL - 2}" rx="3"/>'
-                f'<rect class="heat" x="{left + CELL * j}" y="{y}" width="{CELL - 2}" height="{CELL - 2}" rx="3"'
-                f' fill-opacity="{weight:.3f}"><title>{escape(visible(token))} → {escape(visible(other))}: {weight:.0%}</title></rect>'
+                f'<rect class="cell" {box}/><rect class="heat" {box} fill-opacity="{weight:.3f}"><title>{said}</title></rect>'
             )
     return Markup(  # noqa: S704
         f'<svg class="heat-map" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
@@ -146,9 +151,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], weights: Sequence[Sequ
 
 def visible(token: str) -> str:
     """A token as it can be drawn: a space is shown, what cannot be drawn as its code."""
-    shown = "".join(
-        "␣" if char in " ▁" else char if char.isprintable() else f"\\u{ord(char):04x}" for char in token
-    )
+    shown = "".join("␣" if char in " ▁" else char if char.isprintable() else f"\\u{ord(char):04x}" for char in token)
     return shown if len(shown) <= 24 else shown[:23] + "…"
 
 
@@ -183,4 +186,10 @@ def number(value: float) -> str:
         return str(value)
     if abs(value) >= 1000 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) >= 0.01 else f"{value:.2g}"
+    return (
+        f"{value:.1f}"
+        if abs(value) >= 100
+        else f"{value:.2f}".rstrip("0").rstrip(".")
+        if abs(value) >= 0.01
+        else f"{value:.2g}"
+    )

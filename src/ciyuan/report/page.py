@@ -22,6 +22,9 @@ LANGUAGES: Mapping[str, tuple[str, str]] = {
     "zh": ("Chinese", "中文"),
 }  # fmt: skip
 
+SPELLINGS: Mapping[str, str] = {"chrf": "chrF", "chrf++": "chrF++", "bleu": "BLEU", "ter": "TER"}
+"""Scores as their papers spell them."""
+
 METRICS: Mapping[str, tuple[str, str]] = {
     "chrF": (
         "How many short runs of characters the translation shares with the reference, 0 to 100. Steadier than BLEU on little data.",
@@ -145,7 +148,9 @@ def render(report: Report) -> str:
         loss_chart=_loss_chart(report),
         score_chart=_score_chart(report),
         data_bar=_data_bar(report),
-        parameter_bar=charts.bars([(name, n, f"part-{i % 5}") for i, (name, n) in enumerate(report.parameters.items())]),
+        parameter_bar=charts.bars(
+            [(name, n, f"part-{i % 5}") for i, (name, n) in enumerate(report.parameters.items())]
+        ),
         attention_map=_attention(report),
     )
 
@@ -153,6 +158,10 @@ def render(report: Report) -> str:
 def language(code: str) -> tuple[str, str]:
     """English and Chinese name of a language: ("English", "英语") of en, en-GB or en_US; the code itself where unknown."""
     return LANGUAGES.get(code.replace("_", "-").split("-")[0].lower(), (code, code))
+
+
+def spelt(score: str) -> str:
+    return SPELLINGS.get(score, score)
 
 
 def duration(seconds: float) -> str:
@@ -192,15 +201,24 @@ def compact(value: float) -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": charts.number, "compact": compact, "duration": duration, "short_duration": short_duration}
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": charts.number,
+        "compact": compact,
+        "duration": duration,
+        "short_duration": short_duration,
+    }
     text = resources.files("ciyuan.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(text)
 
 
 def _loss_chart(report: Report) -> Markup:
     points = [(seconds / 60, loss) for _, seconds, loss in report.losses if math.isfinite(loss)]
-    dev = [(e.seconds / 60, e.scores["loss"]) for e in report.evaluations if math.isfinite(e.scores.get("loss", math.nan))]
+    dev = [
+        (e.seconds / 60, e.scores["loss"]) for e in report.evaluations if math.isfinite(e.scores.get("loss", math.nan))
+    ]
     series = [
         charts.Series("", thinned(points), "faint"),
         charts.Series("train 训练", thinned(smoothed(points)), "first"),
@@ -210,7 +228,9 @@ def _loss_chart(report: Report) -> Markup:
 
 
 def _score_chart(report: Report) -> Markup:
-    names = [score.name for score in report.scores] or [name for e in report.evaluations[:1] for name in e.scores if name != "loss"]
+    names = [score.name for score in report.scores] or [
+        name for e in report.evaluations[:1] for name in e.scores if name != "nll"
+    ]
     series = []
     for name, style in zip(names, ("first", "second"), strict=False):
         points = [(e.seconds / 60, e.scores[name]) for e in report.evaluations if name in e.scores]

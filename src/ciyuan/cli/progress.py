@@ -1,0 +1,152 @@
+"""A run as it goes on: a live line on a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ciyuan.cli.streams import printable, say
+from ciyuan.training.monitor import EvaluationReport, Monitor, RunStart, Silent, StepReport, TrainingResult
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+EVERY = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+def monitor_for_here() -> Monitor:
+    """What suits stderr: live on a terminal, else lines."""
+    return Live() if sys.stderr.isatty() else Lines()
+
+
+class Lines(Silent):
+    """A line every ten seconds and one for each evaluation, for logs and pipes."""
+
+    def __init__(self, every: float = EVERY) -> None:
+        self.every = every
+        self._last = time.monotonic()
+
+    def on_start(self, start: RunStart) -> None:
+        say(begun(start))
+
+    def on_step(self, report: StepReport) -> None:
+        now = time.monotonic()
+        if now - self._last >= self.every or report.progress >= 1.0:
+            self._last = now
+            say(f"{report.progress:4.0%}  {' · '.join(facts(report))}")
+
+    def on_evaluation(self, report: EvaluationReport) -> None:
+        say(f"      {evaluated(report)}")
+
+    def on_message(self, text: str) -> None:
+        say(printable(text))
+
+    def on_warning(self, text: str) -> None:
+        say(f"warning: {printable(text)}")
+
+    def on_end(self, result: TrainingResult) -> None:
+        say(ended(result))
+
+
+class Live(Lines):
+    """One line that moves: bar, step, loss, speed, time left, last score; what else is said scrolls above it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._score = ""
+
+    def on_start(self, start: RunStart) -> None:
+        super().on_start(start)
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self._progress = Progress(
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[facts]}", markup=False),
+            TextColumn("{task.fields[score]}", style="bold", markup=False),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task("", total=1.0, facts="starting", score="")
+        self._progress.start()
+
+    def on_step(self, report: StepReport) -> None:
+        if self._progress is not None:
+            self._progress.update(
+                self._task, completed=report.progress, facts=" · ".join(facts(report)), score=self._score
+            )
+
+    def on_evaluation(self, report: EvaluationReport) -> None:
+        self._score = scores_as_text(report.scores) + (" best" if report.best else "")
+        self._above(evaluated(report))
+
+    def on_message(self, text: str) -> None:
+        self._above(printable(text))
+
+    def on_warning(self, text: str) -> None:
+        self._above(f"warning: {printable(text)}")
+
+    def on_end(self, result: TrainingResult) -> None:
+        self.close()
+        say(ended(result))
+
+    def close(self) -> None:
+        """The terminal as it was, however the run went."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _above(self, text: str) -> None:
+        if self._progress is None:
+            say(text)
+        else:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def begun(start: RunStart) -> str:
+    limits = [f"{start.minutes:g} minutes" if start.minutes else "", f"{start.steps:,} steps" if start.steps else "",
+              f"{start.tokens:,} tokens" if start.tokens else ""]  # fmt: skip
+    going_on = f", going on from step {start.step:,}" if start.step else ""
+    return f"training {start.parameters:,} parameters for {' or '.join(filter(None, limits))}{going_on}"
+
+
+def facts(report: StepReport) -> list[str]:
+    """What a person wants to see of a step, in short."""
+    found = [f"step {report.step:,}", f"loss {report.loss:.3f}", f"{report.tokens_per_second:,.0f} tokens/s"]
+    return found if report.remaining is None else [*found, f"{clock(report.remaining)} left"]
+
+
+def evaluated(report: EvaluationReport) -> str:
+    best = "  (the best so far, kept)" if report.best else ""
+    return f"step {report.step:,}: {scores_as_text(report.scores)} on held-out examples{best}"
+
+
+def scores_as_text(scores: Mapping[str, float]) -> str:
+    from ciyuan.report import spelt
+
+    digits = {"nll": 3}
+    return "  ".join(f"{spelt(name)} {value:.{digits.get(name, 1)}f}" for name, value in scores.items())
+
+
+def ended(result: TrainingResult) -> str:
+    if result.already_finished:
+        return f"nothing left to train: the run ended at step {result.steps:,}"
+    done = f"trained {result.steps:,} steps on {result.tokens:,} tokens in {clock(result.seconds)}"
+    return f"{done} (ended by: {result.stopped_because})"
+
+
+def clock(seconds: float) -> str:
+    """
+    >>> clock(75), clock(3725)
+    ('1:15', '1:02:05')
+    """
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,62 @@
+"""`ciyuan train`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ciyuan.cli.streams import answer, answer_json
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A built-in recipe (`ciyuan recipes`) or a YAML file.", metavar="RECIPE")
+    ],
+    out: Annotated[
+        str, typer.Option("--out", help="A new folder for the run; with --resume, the one to go on in.", metavar="DIR")
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="A file to learn from, instead of data.train; repeats.", metavar="PATH"),
+    ] = None,
+    dev: Annotated[
+        str | None,
+        typer.Option("--dev", help="A file to measure on, or how many examples to hold out.", metavar="PATH|N"),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option("--init", help="The folder of a model to start from.", metavar="MODEL")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="How long to train.", metavar="N")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change an option of the recipe; repeats.", metavar="KEY=VALUE")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as a JSON object.")] = False,
+) -> None:
+    """Train a model on your own text."""
+    from ciyuan.recipe.settings import read_recipe
+
+    chosen = read_recipe(recipe, data=data or (), dev=dev, minutes=minutes, overrides=set_ or ())
+
+    from ciyuan.cli.progress import Live, monitor_for_here
+    from ciyuan.recipe.running import run_training
+    from ciyuan.report import spelt
+
+    monitor = monitor_for_here()
+    try:
+        outcome = run_training(chosen, out, init=init, resume=resume, monitor=monitor)
+    finally:
+        if isinstance(monitor, Live):
+            monitor.close()
+    if as_json:
+        answer_json(outcome.as_dict())
+        return
+    if outcome.metrics:
+        answer(f"on {outcome.examples:,} held-out pairs:")
+        for name, value in outcome.metrics.items():
+            answer(f"  {spelt(name):<12}{value:6.2f}  {outcome.signatures.get(name, '')}".rstrip())
+    answer(f"report: {outcome.report}")
+    answer("try next:")
+    for command in outcome.next_commands:
+        answer(f"  {command}")
