@@ -146,7 +146,8 @@ def build(kind: type[AnySettings], sheet: Sheet) -> AnySettings:
         return kind.model_validate(_tuples(values), strict=True)
     except ValidationError as error:
         faults = _faults(error, values)
-    ordered = sorted(faults.items(), key=lambda fault: (sheet.line(fault[0]), fault[0] not in sheet.places))
+    # What is missing comes last: often it is there, mistyped.
+    ordered = sorted(faults.items(), key=lambda fault: (fault[0] not in sheet.places, sheet.line(fault[0])))
     path, found = ordered[0]
     raise _describe(kind, sheet, path, found, more=len(ordered) - 1)
 
