@@ -1,0 +1,22 @@
+"""Models in and out: Hugging Face folders of the families in `FAMILIES`."""
+
+from ciyuan.interop.families import FAMILIES, Family
+from ciyuan.interop.huggingface import (
+    Loaded,
+    family_of,
+    load_model_folder,
+    load_transformer,
+    save_model_folder,
+    to_hugging_face,
+)
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "Loaded",
+    "family_of",
+    "load_model_folder",
+    "load_transformer",
+    "save_model_folder",
+    "to_hugging_face",
+]

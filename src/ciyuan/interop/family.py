@@ -1,0 +1,112 @@
+"""What a Hugging Face model family is to us: settings both ways and a rename table, no model code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ciyuan.errors import UserError
+from ciyuan.interop.mapping import Table
+from ciyuan.interop.settings import TheirSettings
+from ciyuan.model.config import Activation, ModelConfig
+from ciyuan.model.transformer import Transformer
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": "relu", "relu2": "relu2", "gelu": "gelu", "silu": "silu", "swish": "silu",
+    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
+}  # fmt: skip
+"""Hugging Face's names to ours. Several of theirs compute one function; the first of each is what we write."""
+
+
+def their_activation(ours: Activation) -> str:
+    """The name to write.
+
+    >>> their_activation("silu")
+    'silu'
+    """
+    return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One file in `families`.
+
+    fixed: the fields of a ModelConfig that all its models have.
+    read: from config.json to the other fields; its second argument says whether the file holds a head of its own.
+    write: from a ModelConfig to config.json; it writes what it can, and what read(write(config)) does not give back is refused.
+    table: the rename table of a configuration.
+    tied_to: the tensor that lm_head.weight may be a copy of, where the weights and not config.json say whether the head is tied.
+    plain, fold: the form in which the family holds a model that was trained in another form of the same function.
+    """
+
+    model_type: str
+    architecture: str
+    fixed: Mapping[str, object]
+    read: Callable[[TheirSettings, bool], dict[str, object]]
+    write: Callable[[ModelConfig], dict[str, object]]
+    table: Callable[[ModelConfig], Table]
+    tied_to: str | None = None
+    plain: Callable[[ModelConfig], ModelConfig] = lambda config: config
+    fold: Callable[[Transformer], Transformer] = lambda model: model
+
+    def settings(self, config: ModelConfig) -> dict[str, object]:
+        """The config.json of a plain configuration."""
+        common: dict[str, object] = {
+            "model_type": self.model_type, "architectures": [self.architecture], "is_encoder_decoder": True,
+            "pad_token_id": config.pad_id, "bos_token_id": config.bos_id, "eos_token_id": config.eos_id,
+            "decoder_start_token_id": config.decoder_start,
+        }  # fmt: skip
+        return common | self.write(config)
+
+    def config(self, theirs: TheirSettings, *, untied: bool) -> ModelConfig:
+        """What a config.json means. untied: the file holds a head of its own. Raises UserError, naming the setting."""
+        fields = self.read(theirs, untied)
+        theirs.finish()
+        return ModelConfig.of({**self.fixed, **fields})
+
+    def misfits(self, config: ModelConfig) -> list[str]:
+        """The settings, as `model.field = value`, that a folder of this family cannot hold; empty where it holds the model."""
+        plain = self.plain(config)
+        wanted = canonical(plain)
+        found = {name: value for name, value in self.fixed.items() if name in wanted and wanted[name] != value}
+        if not found:
+            written = {name: value for name, value in self.settings(plain).items() if value is not None}
+            try:
+                again = canonical(self.config(TheirSettings(written, None), untied=not plain.tied))
+            except UserError as error:
+                return [error.found]
+            found = {name: value for name, value in again.items() if wanted.get(name) != value}
+        return [f"model.{name} = {getattr(plain, name)}" for name in found]
+
+
+def canonical(config: ModelConfig) -> dict[str, object]:
+    """The fields that decide what a model computes, with every default spelt out and those that play no part left out."""
+    heads = config.n_decoder_heads or config.n_heads
+    both = config.family == "encoder-decoder"
+    fields = config.model_dump(exclude={"dropout", "attention_dropout", "activation_dropout"})
+    fields |= {
+        "n_decoder_layers": config.decoder_layers,
+        "n_decoder_heads": heads,
+        "d_decoder_ff": config.d_decoder_ff or config.d_ff,
+        "n_kv_heads": None
+        if config.n_kv_heads in (None, config.n_heads) and heads == config.n_heads
+        else config.n_kv_heads,
+        "attention_out_bias": config.attention_bias if config.attention_out_bias is None else config.attention_out_bias,
+        "final_norm": config.has_final_norm,
+        "norm_bias": config.norm_bias and config.norm == "layer",
+        "start_id": config.decoder_start if both else None,
+    }
+    if config.d_head is not None and config.d_head * config.n_heads == config.d_model == config.d_head * heads:
+        fields["d_head"] = None
+    if config.attention_scale == config.head_size**-0.5 and heads == config.n_heads:
+        fields["attention_scale"] = None
+    playing = {
+        "sinusoidal": {"sinusoid", "position_offset", "max_positions"},
+        "learned": {"position_offset", "max_positions"},
+        "rotary": {"rope_base", "max_positions"},
+        "relative": {"relative_buckets", "relative_max_distance", "max_positions"},
+    }.get(config.positions, {"max_positions"})
+    for name in ("sinusoid", "position_offset", "rope_base", "relative_buckets", "relative_max_distance"):
+        if name not in playing:
+            del fields[name]
+    return fields

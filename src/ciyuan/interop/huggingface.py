@@ -1,0 +1,340 @@
+"""A model folder is a Hugging Face folder: written so that `transformers` loads it, read without trusting a byte of it.
+
+config.json · model.safetensors · tokenizer.json · tokenizer_config.json · generation_config.json · README.md: everybody's
+ciyuan.json: what is ours alone
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ciyuan.data.folders import saying_disk_errors
+from ciyuan.errors import ModelFolderError, TokenizerError, UserError, did_you_mean
+from ciyuan.interop.families import FAMILIES, Family
+from ciyuan.interop.family import canonical
+from ciyuan.interop.folder import (
+    FINGERPRINT,
+    FLOATS,
+    GET_AGAIN,
+    LARGEST_TOKENIZER,
+    WEIGHTS,
+    Folder,
+    Weights,
+    fingerprint,
+)
+from ciyuan.interop.mapping import shown_name
+from ciyuan.interop.settings import TheirSettings
+from ciyuan.model.config import ModelConfig
+from ciyuan.model.transformer import Transformer
+from ciyuan.text import Tokenizer
+
+INFO = "ciyuan.json"
+LARGEST_SINES = 2**26
+"""Numbers in a table of sinusoidal positions, the one thing allocated that no file backs."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a model folder holds. info: its ciyuan.json, empty where it has none."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    info: dict[str, Any]
+
+
+# --- Out ---------------------------------------------------------------------------------------------------------------
+
+
+def save_model_folder(
+    folder: str | Path, model: Transformer, tokenizer: Tokenizer, info: Mapping[str, Any], card: str
+) -> None:
+    """Write a model so that any tool for Hugging Face folders loads it; each file is whole or as it was before.
+
+    info: what only we need, JSON values, for ciyuan.json. card: README.md. Training-time forms of the model are folded.
+    Raises ModelFolderError where no family holds the model, TokenizerError where the tokeniser is another model's, DiskError.
+    """
+    _check_tokenizer(tokenizer, model.config, where=folder)
+    settings, tensors = to_hugging_face(model)
+    dtype = next(iter(tensors.values())).dtype
+    own = dict(info) | {"format": 1, "tokenizer": tokenizer.fingerprint}
+    folder = Path(folder)
+    with saying_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {
+            "config.json": _json(settings | {"dtype": str(dtype).removeprefix("torch.")}),
+            "generation_config.json": _json(generation_settings(model.config)),
+            **tokenizer.files(),
+            INFO: _json(own),
+            "README.md": card,
+        }
+        for name, text in texts.items():
+            _write(folder, name, lambda path, text=text: path.write_bytes(text.encode()))  # type: ignore[misc]
+        _write(folder, WEIGHTS, lambda path: _save_tensors(tensors, path))
+        _sync(folder)
+
+
+def to_hugging_face(model: Transformer) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """The config.json and the tensors of the model, in the form of the family that holds it."""
+    family = family_of(model.config)
+    with torch.random.fork_rng(devices=[]):  # a folded model is built anew, and training goes on drawing as before
+        plain = family.fold(model)
+    tensors = family.table(plain.config).to_theirs(plain.state_dict())
+    settings = {name: value for name, value in family.settings(plain.config).items() if value is not None}
+    return settings, {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+
+
+def family_of(config: ModelConfig) -> Family:
+    """The Hugging Face family that holds such a model. Raises ModelFolderError, naming what does not fit the nearest one.
+
+    Worth asking before training: a model that no family holds cannot be saved.
+    """
+    misfits = {name: family.misfits(config) for name, family in FAMILIES.items()}
+    wanted = canonical(config)
+    nearest = min(
+        misfits,
+        key=lambda name: (
+            bool(misfits[name]),
+            sum(wanted.get(key) != value for key, value in FAMILIES[name].fixed.items()),
+        ),
+    )
+    if misfits[nearest]:
+        raise ModelFolderError(
+            f"no Hugging Face class holds this model; {FAMILIES[nearest].architecture} comes nearest, but for "
+            + ", ".join(misfits[nearest][:4]),
+            allowed=f"classes: {', '.join(family.architecture for family in FAMILIES.values())}",
+            fix="start from a preset, and change sizes only",
+        )
+    return FAMILIES[nearest]
+
+
+def generation_settings(config: ModelConfig, *, beam: int = 4) -> dict[str, object]:
+    """The generation_config.json: what transformers' generate does unless told otherwise, and as our own decoding does.
+
+    PAD, BOS and the start token are never written; beam 1 is greedy.
+    """
+    ids = {config.pad_id, config.bos_id, config.decoder_start} - {None, config.eos_id}
+    settings: dict[str, object] = {
+        "pad_token_id": config.pad_id, "bos_token_id": config.bos_id, "eos_token_id": config.eos_id,
+        "decoder_start_token_id": config.decoder_start, "forced_eos_token_id": config.eos_id,
+        "bad_words_ids": [[token] for token in sorted(cast(set[int], ids))],
+        "max_length": config.max_positions, "num_beams": beam,
+    }  # fmt: skip
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt", FINGERPRINT: fingerprint(tensors)})
+    except SafetensorError as error:
+        if "os error" not in str(error):
+            raise
+        full = "os error 28" in str(error)  # the library has words where others have a number
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
+
+
+def _write(folder: Path, name: str, fill: Callable[[Path], object]) -> None:
+    """A file that takes its name only when it is complete and on the disk."""
+    number, draft = tempfile.mkstemp(prefix=f"tmp-{name}-", dir=folder)
+    os.close(number)
+    path = Path(draft)
+    try:
+        fill(path)
+        path.chmod(0o644)
+        _sync(path)
+        path.replace(folder / name)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+# --- In ----------------------------------------------------------------------------------------------------------------
+
+
+def load_model_folder(folder: str | Path) -> Loaded:
+    """The model, tokeniser and ciyuan.json of a folder of ours, or of a plain Hugging Face one of a known family.
+
+    Nothing is downloaded, no code is run, no pickle is read, nothing outside the folder is opened.
+    Raises ModelFolderError where the folder is missing, incomplete, damaged, or asks for what our definition does not compute.
+    """
+    files = Folder(folder)
+    own = files.read_json(INFO) or {}
+    config, _ = _read_config(files)  # the cheap refusals first
+    tokenizer = _load_tokenizer(files, own)
+    _check_tokenizer(tokenizer, config, where=files.path)
+    return Loaded(load_transformer(folder), tokenizer, own)
+
+
+def load_transformer(folder: str | Path) -> Transformer:
+    """The model of a folder, without a tokeniser. Raises as `load_model_folder`."""
+    files = Folder(folder)
+    config, family = _read_config(files)
+    with files.open_weights() as weights:
+        config = _head_of(files, family, weights) or config
+        table = family.table(config)
+        _check_shapes(config, family, weights)
+        weights.verify()
+        with torch.random.fork_rng(devices=[]):  # torch fills a new model at random; the caller's generator is not ours
+            model = Transformer(config)
+        names = list(model.state_dict())
+        model.load_state_dict(table.to_ours(names, weights), assign=True)
+        for each in table.generated:
+            if each.theirs in weights:
+                _check_generated(weights, each.theirs, each.value(model), each.tolerance)
+    return model.eval()
+
+
+def _read_config(files: Folder) -> tuple[ModelConfig, Family]:
+    settings = files.read_json("config.json")
+    if settings is None:
+        raise ModelFolderError("there is no config.json", where=files.path, fix="name the folder of a finished model")
+    where = files.path / "config.json"
+    family = _family_named(settings, where)
+    return _config(family, settings, where, untied=False), family
+
+
+def _family_named(settings: Mapping[str, object], where: object) -> Family:
+    name = settings.get("model_type")
+    if not isinstance(name, str) or name not in FAMILIES:
+        TheirSettings(settings, where)  # code is the graver finding
+        raise ModelFolderError(
+            f"model_type {shown_name(name)} is not known", where=where, allowed=f"known: {', '.join(FAMILIES)}",
+            fix=did_you_mean(str(name), FAMILIES),
+        )  # fmt: skip
+    family = FAMILIES[name]
+    classes = settings.get("architectures") or [family.architecture]
+    if not isinstance(classes, list) or family.architecture not in classes:
+        raise ModelFolderError(
+            f"the class {shown_name(classes)} is not known", where=where, allowed=f"for {name}: {family.architecture}"
+        )
+    return family
+
+
+def _config(family: Family, settings: Mapping[str, object], where: object, *, untied: bool) -> ModelConfig:
+    theirs = TheirSettings(settings, where)
+    try:
+        config = family.config(theirs, untied=untied)
+    except UserError as error:
+        raise ModelFolderError(error.found, where=where, allowed=error.allowed, fix=error.fix) from None
+    ids = {"pad": config.pad_id, "bos": config.bos_id, "eos": config.eos_id, "decoder_start": config.start_id}
+    for role, token in ids.items():
+        if token is not None and token >= config.vocab_size:
+            raise ModelFolderError(
+                f"{role}_token_id is {token}, beyond the vocabulary of {config.vocab_size}", where=where
+            )
+    if config.positions == "sinusoidal" and config.max_positions * config.d_model > LARGEST_SINES:
+        raise ModelFolderError(
+            f"{config.max_positions:,} positions of width {config.d_model:,} are too many", where=where,
+            allowed=f"at most {LARGEST_SINES:,} numbers",
+        )  # fmt: skip
+    return config
+
+
+def _head_of(files: Folder, family: Family, weights: Weights) -> ModelConfig | None:
+    """The configuration where the weights say that the head is a matrix of its own; None where they do not."""
+    head, tied_to = "lm_head.weight", family.tied_to
+    if tied_to is None or head not in weights or tied_to not in weights:
+        return None
+    if weights.shape(head) == weights.shape(tied_to) and torch.equal(weights[head], weights[tied_to]):
+        return None
+    settings = files.read_json("config.json") or {}
+    return _config(family, settings, files.path / "config.json", untied=True)
+
+
+def _check_shapes(config: ModelConfig, family: Family, weights: Weights) -> None:
+    """Every tensor is there, none too many, each of the shape that config.json implies; before anything is allocated."""
+    if config.encoder_layers + config.decoder_layers > len(weights):
+        raise ModelFolderError(
+            f"config.json has {config.encoder_layers + config.decoder_layers:,} layers, and this {len(weights):,} tensors",
+            where=weights.where, fix="config.json and the weights must be of one model",
+        )  # fmt: skip
+    with torch.device("meta"):
+        ours = Transformer(config).state_dict()
+    table = family.table(config)
+    expected = table.to_theirs(ours)
+    table.check(expected, weights, weights.where)
+    for name, tensor in expected.items():
+        if weights.shape(name) != tuple(tensor.shape):
+            raise ModelFolderError(
+                f"{shown_name(name)} is of shape {weights.shape(name)}, and config.json implies {tuple(tensor.shape)}",
+                where=weights.where, fix="config.json and the weights must be of one model",
+            )  # fmt: skip
+        if weights.kind(name) not in FLOATS:
+            raise ModelFolderError(
+                f"{shown_name(name)} is of kind {weights.kind(name)}",
+                where=weights.where,
+                allowed=f"kinds: {', '.join(FLOATS)}",
+            )
+
+
+def _check_generated(weights: Weights, name: str, wanted: Tensor, tolerance: float) -> None:
+    same = weights.shape(name) == tuple(wanted.shape)
+    if same:
+        found = weights[name]
+        same = torch.equal(found, wanted) if tolerance == 0 else bool(((found - wanted).abs() <= tolerance).all())
+    if not same:
+        raise ModelFolderError(
+            f"{shown_name(name)} is not what follows from the model", where=weights.where,
+            allowed="our definition computes it, and has no place for another",
+        )  # fmt: skip
+
+
+def _load_tokenizer(files: Folder, own: Mapping[str, Any]) -> Tokenizer:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if files.find(name, LARGEST_TOKENIZER) is None and name == "tokenizer.json":
+            raise ModelFolderError("there is no tokenizer.json", where=files.path, fix=GET_AGAIN)
+    TheirSettings(
+        {"auto_map": (files.read_json("tokenizer_config.json") or {}).get("auto_map")}, "tokenizer_config.json"
+    )
+    try:
+        tokenizer = Tokenizer.load(files.path)
+    except (TokenizerError, ValueError) as error:
+        found = error.found if isinstance(error, TokenizerError) else str(error)
+        raise ModelFolderError(f"the tokeniser cannot be used: {found}", where=files.path, fix=GET_AGAIN) from None
+    if own.get("tokenizer", tokenizer.fingerprint) != tokenizer.fingerprint:
+        raise ModelFolderError(
+            "tokenizer.json is a tokeniser of another model", where=files.path,
+            fix="put the one back that the model was trained with",
+        )  # fmt: skip
+    return tokenizer
+
+
+def _check_tokenizer(tokenizer: Tokenizer, config: ModelConfig, *, where: object) -> None:
+    """A tokeniser's ids must be rows of the model's vocabulary, and its special tokens the model's."""
+    found = ""
+    if tokenizer.vocab_size > config.vocab_size:
+        found = f"{tokenizer.vocab_size:,} tokens for a vocabulary of {config.vocab_size:,}"
+    elif tokenizer.pad_id != config.pad_id:
+        found = f"its PAD is {tokenizer.pad_id}, the model's {config.pad_id}"
+    elif tokenizer.has("eos") and config.eos_id not in (None, tokenizer.eos_id):
+        found = f"its EOS is {tokenizer.eos_id}, the model's {config.eos_id}"
+    if found:
+        raise ModelFolderError(
+            f"this is a tokeniser of another model: {found}", where=where,
+            fix="put the one back that the model was trained with",
+        )  # fmt: skip
