@@ -87,6 +87,8 @@ class Together:
     def load(self, state: Mapping[str, Tensor]) -> None:
         for part in self.parts:
             part.load(state)
+        if self.state().keys() != state.keys():
+            raise KeyError(f"of other parameters: {sorted(self.state().keys() ^ state.keys())[:3]}")
 
 
 class AdamW:
