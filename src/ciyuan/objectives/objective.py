@@ -12,8 +12,9 @@ from ciyuan.model.transformer import Transformer
 class Objective(Protocol):
     """A question put to a model, and how its answer is scored."""
 
-    columns: tuple[str, ...]
-    """The columns of the token store that an example is made of."""
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the token store that an example is made of."""
 
     def collate(self, examples: Sequence[Any], *, numbers: Sequence[int] = ()) -> Batch:
         """One batch from examples as the store gives them: a sequence of ids for each column. numbers: theirs in the store."""

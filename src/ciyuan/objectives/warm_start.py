@@ -33,6 +33,17 @@ _FIT_CELLS = 16_000_000  # contexts × vocabulary of the head's fit, which bound
 Ids = NDArray[np.integer]
 
 
+def can_warm_start(model: Transformer) -> bool:
+    """Whether `warm_start` knows how to fill this model's embedding and head."""
+    config = model.config
+    return (
+        config.family == "encoder-decoder"
+        and config.shared_embeddings
+        and config.normalised_embeddings
+        and not config.tied
+    )
+
+
 @torch.no_grad()
 def warm_start(
     model: Transformer, lexicon: Lexicon, pairs: Sequence[tuple[Ids, Ids]], *, start_id: int, seed: int
@@ -43,9 +54,10 @@ def warm_start(
     look-up, and an untied head; another is refused with ValueError and keeps its random start.
     """
     config = model.config
-    head = None if model.head is None else model.head.weight
-    if head is None or model.source_embedding is not None or not config.normalised_embeddings:
+    if not can_warm_start(model):
         raise ValueError("a warm start needs shared, normalised embeddings and an untied head")
+    assert model.head is not None
+    assert model.head.weight is not None
     generator = torch.Generator().manual_seed(seed)
     v, d = config.vocab_size, config.d_model
     links = _counts(lexicon.keys, v, lexicon.counts)
@@ -70,7 +82,7 @@ def warm_start(
     table = torch.cat([F.normalize(content, dim=1) * (1 - _CONSTANT**2) ** 0.5, constant], dim=1)
     rotation, _ = torch.linalg.qr(torch.randn(d, d, generator=generator))
     model.embedding.weight.copy_(table @ rotation * d**0.5)
-    head.copy_(_bigram_head(normalised(model.embedding.weight).float(), following))
+    model.head.weight.copy_(_bigram_head(normalised(model.embedding.weight).float(), following))
 
 
 def factors(matrix: Tensor, rank: int, generator: torch.Generator, *, sweeps: int = 3) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,9 @@ import platform
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ciyuan.evaluation.metrics import bleu
 from ciyuan.generation import DecodingSettings
 from ciyuan.interop import family_of, load_model_folder, save_model_folder
 from ciyuan.model import Transformer, initialise
-from ciyuan.objectives import Seq2Seq
+from ciyuan.objectives import Lexicon, Seq2Seq, can_warm_start, warm_start
 from ciyuan.recipe.places import cache_folder
 from ciyuan.recipe.reporting import Attention, build_report, write_card
 from ciyuan.recipe.settings import Recipe
@@ -34,11 +35,15 @@ from ciyuan.report import render
 from ciyuan.text import Tokenizer
 from ciyuan.training import Monitor, RunFolder, TrainingResult, prepare_process, train
 
-QUICK_EXAMPLES = 200
+QUICK_EXAMPLES = 100
 """Held-out examples translated at each evaluation on the way; the final scores are over all of them."""
+QUICK = DecodingSettings(beam=1, length_factor=1.5, length_extra=10)
+"""Of evaluations on the way: a model that does not end its texts yet must not take the run's minutes to say so."""
 BEAM = 4
 """Of the final scores, and what `translate` and `evaluate` do unless told otherwise."""
 N_SAMPLES = 10
+MAX_COUNTED = 200_000
+"""Pairs of which words are counted before the first step."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,9 @@ def run_training(
         if not (resume and (out / "recipe.yaml").exists()):
             run.write("recipe.yaml", write_settings(recipe))
             run.write_manifest(_manifest(materials, init))
-        result = _learn(materials, run, monitor, resume=resume)
+        began = time.monotonic()
+        materials = _informed(materials, run, init=init, monitor=monitor)
+        result = _learn(materials, run, monitor, resume=resume, spent=time.monotonic() - began)
         return _conclude(materials, run, result, monitor)
 
 
@@ -242,7 +249,36 @@ def _manifest(materials: Materials, init: object) -> dict[str, Any]:
 # --- Learning ----------------------------------------------------------------------------------------------------------
 
 
-def _learn(materials: Materials, run: RunFolder, monitor: Monitor, *, resume: bool) -> TrainingResult:
+def _informed(materials: Materials, run: RunFolder, *, init: object, monitor: Monitor) -> Materials:
+    """The materials with what counting the pairs tells before the first step: word links, and a warm start for a new model."""
+    settings, model, objective = materials.recipe.training, materials.model, materials.objective
+    wants_start = settings.warm_start and init is None and can_warm_start(model)
+    if not (settings.guidance or wants_start):
+        return materials
+    kept = run.path / "lexicon.safetensors"
+    end = np.array([objective.eos_id])
+    store = materials.prepared.train
+    pairs = [(np.append(x, end), np.append(y, end)) for x, y in store.examples(np.arange(min(len(store), MAX_COUNTED)))]
+    if kept.exists():
+        lexicon = Lexicon.load(kept, vocab_size=model.config.vocab_size)
+    else:
+        monitor.on_message("counting which words go together")
+        lexicon = Lexicon.learn(pairs, vocab_size=model.config.vocab_size)
+        lexicon.save(kept)
+    if wants_start:
+        warm_start(model, lexicon, pairs, start_id=objective.start_id, seed=settings.seed)
+    guided = Seq2Seq(
+        pad_id=objective.pad_id,
+        start_id=objective.start_id,
+        eos_id=objective.eos_id,
+        label_smoothing=settings.label_smoothing,
+        lexicon=lexicon,
+        alignment_weight=settings.guidance,
+    )
+    return replace(materials, objective=guided)
+
+
+def _learn(materials: Materials, run: RunFolder, monitor: Monitor, *, resume: bool, spent: float) -> TrainingResult:
     settings, store = materials.recipe.training, materials.prepared.train
     loader = Loader(store.lengths("source", "target"), settings.batch_tokens, settings.seed)
     return train(
@@ -256,6 +292,7 @@ def _learn(materials: Materials, run: RunFolder, monitor: Monitor, *, resume: bo
         save_best=lambda model: save(run.path, materials, model),
         monitor=monitor,
         resume=resume,
+        spent=spent,
     )
 
 
@@ -305,7 +342,7 @@ def _conclude(materials: Materials, run: RunFolder, result: TrainingResult, moni
     scores = None
     if materials.dev:
         monitor.on_message(f"translating {len(materials.dev):,} held-out sentences with beam {BEAM}")
-        scores = _score(materials, best, materials.dev, beam=BEAM)
+        scores = _score(materials, best, materials.dev, DecodingSettings(beam=BEAM))
         for warning in scores.warnings:
             monitor.on_warning(warning)
         save(run.path, materials, best, scores)

@@ -74,6 +74,7 @@ def train(
     save_best: SaveBest | None = None,
     monitor: Monitor | None = None,
     resume: bool = False,
+    spent: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainingResult:
     """Train a model in place, on the device where it is, until a limit of the settings is reached.
@@ -82,6 +83,7 @@ def train(
     the same weights. save_best: keeps the model, whenever it is the best so far (with nothing to evaluate: as often, and at
     the end). Both find the averaged weights in the model, if any, and eval mode; random generators are put back after them.
     resume: go on from the run's newest whole checkpoint, or begin where there is none; a finished run is left as it is.
+    spent: seconds of learning before the first step, a warm start's, which count towards the run's minutes.
 
     When it returns the model has the weights of the last step (not the best, not the averaged). The process is seeded.
     Raises Stopped after SIGTERM or SIGINT, with a checkpoint written; TrainingError where nothing can be learnt; DiskError;
@@ -90,7 +92,7 @@ def train(
     source = LoaderSource(objective.collate, examples, loader, accumulate=settings.accumulate)
     return Training(
         model, objective.loss, source, settings, run=run, evaluate=evaluate, save_best=save_best, monitor=monitor,
-        clock=clock,
+        spent=spent, clock=clock,
     ).go(resume=resume)  # fmt: skip
 
 
@@ -120,7 +122,7 @@ class State:
 
 
 class Training:
-    """One run. `train` is its usual entry; here the loss is any function of (model, batch) and the batches come from any Source."""
+    """One run. `train` is its usual entry; here the loss is any function of (model, batch, progress) and the batches come from any Source."""
 
     def __init__(
         self,
@@ -133,6 +135,7 @@ class Training:
         evaluate: Evaluate | None = None,
         save_best: SaveBest | None = None,
         monitor: Monitor | None = None,
+        spent: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if evaluate is None and settings.early_stop is not None:
@@ -141,7 +144,7 @@ class Training:
         self.evaluate, self.save_best = evaluate, save_best
         self.ranks = Ranks.here()
         self.run = run
-        self.state = State()
+        self.state = State(elapsed=spent)
         self.parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         names: dict[Tensor, str] = {parameter: name for name, parameter in self.parameters.items()}
         groups = {
@@ -261,7 +264,7 @@ class Training:
                 continue
             sums["tokens"] += batch.n_tokens
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-                loss = self.loss(self.model, batch.to(self.device))
+                loss = self.loss(self.model, batch.to(self.device), progress=self.state.progress)
             loss.sum.backward()
             sums["count"] += loss.count
             kept["loss"].append(loss.sum.detach())
@@ -655,7 +658,6 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_collector() -> Iterator[None]:
     """What lives already is not looked at again by Python's garbage collector at every few hundred tensors."""
-    gc.collect()
     gc.freeze()
     try:
         yield

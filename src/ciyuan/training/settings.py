@@ -59,6 +59,14 @@ class TrainingSettings(Settings):
     clip: float | None = Field(default=1.0, gt=0, description="Largest norm of the gradient; null: unlimited")
     label_smoothing: float = Field(default=0.1, ge=0, lt=1, description="Probability spread over the whole vocabulary")
 
+    guidance: float = Field(
+        default=1.5, ge=0, description="Of a translation: weight with which counted word links teach cross-attention "
+        "where to look, falling to 0 in the course of the run; 0: none",
+    )  # fmt: skip
+    warm_start: bool = Field(
+        default=True, description="Of a translation: begin with embeddings and head from counts instead of random ones"
+    )
+
     average: Literal["none", "ema", "tail"] = Field(
         default="none",
         description="Evaluate and keep averaged weights: ema, fading, or tail, the mean of the last steps",

@@ -1,0 +1,37 @@
+"""The `tokenizer` section of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ciyuan.config import Settings
+
+Kind = Literal["unigram", "bpe", "char-bpe", "wordpiece", "characters", "bytes"]
+
+
+class TokenizerSettings(Settings):
+    """How text becomes tokens.
+
+    unigram (Kudo 2018) and char-bpe (Sennrich et al. 2016) spell rare characters in bytes; char-bpe is as short and learns ten times
+    sooner. bpe merges bytes, as GPT-2 does; wordpiece is BERT's, and forgets spaces.
+    """
+
+    kind: Kind = Field(
+        default="unigram",
+        description="unigram, bpe (of bytes), char-bpe (of characters), wordpiece, characters or bytes",
+    )
+    vocab_size: int = Field(default=8000, gt=0, description="Tokens in all, special ones and bytes included")
+    path: str | None = Field(
+        default=None, description="A tokenizer.json, or a model folder, to use instead of training one"
+    )
+    coverage: float = Field(
+        default=0.9995,
+        gt=0.5,
+        le=1,
+        description="Share of the text's characters with a token of their own; rarer ones are spelt in bytes",
+    )
+    max_memory_mb: int = Field(
+        default=2048, ge=64, description="Ceiling for training; a larger text is sampled, and that is said"
+    )

@@ -1,0 +1,43 @@
+"""Special tokens by role. A role is what code asks for; the string is only how a vocabulary spells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+Role = Literal["pad", "bos", "eos", "unk", "mask", "cls", "sep"]
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """How each role is spelt; None: the tokeniser has no such token. PAD is a token of its own, never another role's."""
+
+    pad: str = "<pad>"
+    bos: str | None = "<s>"
+    eos: str | None = "</s>"
+    unk: str | None = "<unk>"
+    mask: str | None = None
+    cls: str | None = None
+    sep: str | None = None
+
+    def __post_init__(self) -> None:
+        others = [spelling for role, spelling in self.by_role().items() if role != "pad"]
+        if self.pad in others:
+            raise ValueError(f"PAD {self.pad!r} is another role's token too: padding would teach the model that role")
+
+    def by_role(self) -> dict[Role, str]:
+        """The roles that exist, in the order of their ids."""
+        found: dict[Role, str] = {}
+        for field in fields(self):
+            spelling = getattr(self, field.name)
+            if spelling is not None:
+                found[field.name] = spelling  # type: ignore[index]
+        return found
+
+    def spellings(self) -> list[str]:
+        """Each token once, in the order of their ids."""
+        return list(dict.fromkeys(self.by_role().values()))
+
+
+BERT_TOKENS = SpecialTokens(pad="[PAD]", bos=None, eos=None, unk="[UNK]", mask="[MASK]", cls="[CLS]", sep="[SEP]")
+"""Devlin et al. 2018: markers at head and tail instead of BOS and EOS."""
