@@ -116,28 +116,19 @@ def run_training(
 def _prepare(
     recipe: Recipe, corpus: Corpus, run: RunFolder, *, init: str | Path | None, resume: bool, monitor: Monitor
 ) -> Materials:
+    """Everything that is needed before the first step; the refusals that cost nothing come first."""
+    device = _device(recipe)
     given = None if init is None else load_model_folder(Path(init))
-    if given is not None and given.model.config.family != "encoder-decoder":
-        raise RecipeError(f"a {given.model.config.family} cannot translate", where=f"--init {init}")
+    start = None if given is None else _adapted(given.model, recipe, init)
+    _check_target(recipe, corpus)
     tokenizer = _tokenizer(recipe, corpus, run, None if given is None else given.tokenizer, init, resume, monitor)
+    model = start or _new_model(recipe, tokenizer)
     monitor.on_message("preparing the data")
     prepared = prepare(corpus, tokenizer, cache_folder() / "data")
     for line in prepared.preflight.lines():
         monitor.on_message(line)
-    _check_target(recipe, prepared)
-    if given is None:
-        model = _new_model(recipe, tokenizer)
-    else:
-        model = _adapted(given.model, recipe, init)
-    device = recipe.training.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise RecipeError(
-            "training.device is cuda, and torch finds no GPU here", fix="set training.device to cpu or auto"
-        )
     config = model.config
-    assert config.eos_id is not None
+    assert config.eos_id is not None, "whoever translates knows its end"
     objective = Seq2Seq(
         pad_id=config.pad_id,
         start_id=config.decoder_start,
@@ -147,14 +138,23 @@ def _prepare(
     return Materials(recipe, corpus, tokenizer, prepared, model.to(device), objective)
 
 
-def _check_target(recipe: Recipe, prepared: Prepared) -> None:
+def _device(recipe: Recipe) -> str:
+    wanted, there = recipe.training.device, torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise RecipeError("training.device is cuda, and torch finds no GPU here", fix="set it to cpu or auto")
+    return ("cuda" if there else "cpu") if wanted == "auto" else wanted
+
+
+def _check_target(recipe: Recipe, corpus: Corpus) -> None:
     """A target language whose scores would mean nothing is refused now, not at the first evaluation."""
-    references = [record.fields["target"] for record in prepared.dev_records]
+    references = [record.fields["target"] for record in corpus.dev]
     if references:
         try:
             bleu(references, references, language=recipe.data.target)
         except UserError as error:
-            raise RecipeError(error.found, where="data.target", allowed=error.allowed, fix=error.fix) from None
+            raise RecipeError(
+                f"{recipe.data.target} is not what the target side is written in: {error.found}", where="data.target"
+            ) from None
 
 
 def _tokenizer(
@@ -207,6 +207,8 @@ def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
 
 def _adapted(model: Transformer, recipe: Recipe, init: object) -> Transformer:
     """The model to start from, with the recipe's dropout; another architecture than its own is refused."""
+    if model.config.family != "encoder-decoder":
+        raise RecipeError(f"a {model.config.family} cannot translate", where=f"--init {init}")
     changes = recipe.model.model_dump(exclude={"preset", "initialisation"}, exclude_none=True)
     free: dict[str, Any] = {
         name: changes.pop(name) for name in ("dropout", "attention_dropout", "activation_dropout") if name in changes
@@ -301,17 +303,19 @@ def _quick_evaluation(materials: Materials) -> Callable[[Transformer], dict[str,
     pairs = [materials.dev[i] for i in spread(len(materials.dev), QUICK_EXAMPLES)]
 
     def evaluate(model: Transformer) -> dict[str, float]:
-        metrics = _score(materials, model, pairs, beam=1).metrics
+        metrics = _score(materials, model, pairs, QUICK).metrics
         return {"chrf": metrics["chrf"], "bleu": metrics["bleu"], "nll": metrics["nll"]}
 
     return evaluate
 
 
-def _score(materials: Materials, model: Transformer, pairs: Sequence[tuple[str, str]], *, beam: int) -> Scores:
+def _score(
+    materials: Materials, model: Transformer, pairs: Sequence[tuple[str, str]], decoding: DecodingSettings
+) -> Scores:
     data = materials.recipe.data
     return evaluate_translator(
         model, materials.tokenizer, pairs, source=data.source, target=data.target,
-        settings=DecodingSettings(beam=beam), max_source=data.max_length,
+        settings=decoding, max_source=data.max_length,
     )  # fmt: skip
 
 
