@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ciyuan.data.folders import saying_disk_errors
 from ciyuan.errors import ModelFolderError, TokenizerError, UserError, did_you_mean
@@ -34,14 +35,15 @@ from ciyuan.interop.folder import (
     Weights,
     fingerprint,
 )
-from ciyuan.interop.mapping import shown_name
+from ciyuan.interop.mapping import Table, shown_name
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.transformer import Transformer
 from ciyuan.text import Tokenizer
 
 INFO = "ciyuan.json"
-LARGEST_SINES = 2**26
+ONE_MODEL = "config.json and the weights must be of one model"
+LARGEST_SINES = 2**24
 """Numbers in a table of sinusoidal positions, the one thing allocated that no file backs."""
 
 
@@ -127,11 +129,11 @@ def generation_settings(config: ModelConfig, *, beam: int = 4) -> dict[str, obje
     ids = {config.pad_id, config.bos_id, config.decoder_start} - {None, config.eos_id}
     settings: dict[str, object] = {
         "pad_token_id": config.pad_id, "bos_token_id": config.bos_id, "eos_token_id": config.eos_id,
-        "decoder_start_token_id": config.decoder_start, "forced_eos_token_id": config.eos_id,
+        "decoder_start_token_id": config.decoder_start,
         "bad_words_ids": [[token] for token in sorted(cast(set[int], ids))],
         "max_length": config.max_positions, "num_beams": beam,
     }  # fmt: skip
-    return {name: value for name, value in settings.items() if value is not None}
+    return {name: value for name, value in settings.items() if value not in (None, [])}
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -196,17 +198,46 @@ def load_transformer(folder: str | Path) -> Transformer:
     config, family = _read_config(files)
     with files.open_weights() as weights:
         config = _head_of(files, family, weights) or config
+        model = _empty_model(config, weights)
         table = family.table(config)
-        _check_shapes(config, family, weights)
+        _check_shapes(table.to_theirs(model.state_dict()), table, weights)
         weights.verify()
-        with torch.random.fork_rng(devices=[]):  # torch fills a new model at random; the caller's generator is not ours
-            model = Transformer(config)
-        names = list(model.state_dict())
-        model.load_state_dict(table.to_ours(names, weights), assign=True)
+        model.load_state_dict(table.to_ours(list(model.state_dict()), weights), assign=True)
+        assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())), "nothing is left unfilled"
         for each in table.generated:
             if each.theirs in weights:
                 _check_generated(weights, each.theirs, each.value(model), each.tolerance)
     return model.eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """New parameters have a shape and no memory, and nothing is drawn for them; tables of sines are computed as ever.
+
+    torch.device("meta") would do the first, but spends a second on imports as soon as it meets torch.arange.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func in (torch.empty, torch.zeros):
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def _empty_model(config: ModelConfig, weights: Weights) -> Transformer:
+    """The model of a configuration, its parameters still without memory."""
+    n_layers = config.encoder_layers + config.decoder_layers
+    if n_layers > len(weights):
+        raise ModelFolderError(
+            f"config.json has {n_layers:,} layers, and this {len(weights):,} tensors",
+            where=weights.where,
+            fix=ONE_MODEL,
+        )
+    with _Unfilled():
+        return Transformer(config)
 
 
 def _read_config(files: Folder) -> tuple[ModelConfig, Family]:
@@ -266,24 +297,16 @@ def _head_of(files: Folder, family: Family, weights: Weights) -> ModelConfig | N
     return _config(family, settings, files.path / "config.json", untied=True)
 
 
-def _check_shapes(config: ModelConfig, family: Family, weights: Weights) -> None:
+def _check_shapes(expected: Mapping[str, Tensor], table: Table, weights: Weights) -> None:
     """Every tensor is there, none too many, each of the shape that config.json implies; before anything is allocated."""
-    if config.encoder_layers + config.decoder_layers > len(weights):
-        raise ModelFolderError(
-            f"config.json has {config.encoder_layers + config.decoder_layers:,} layers, and this {len(weights):,} tensors",
-            where=weights.where, fix="config.json and the weights must be of one model",
-        )  # fmt: skip
-    with torch.device("meta"):
-        ours = Transformer(config).state_dict()
-    table = family.table(config)
-    expected = table.to_theirs(ours)
     table.check(expected, weights, weights.where)
     for name, tensor in expected.items():
         if weights.shape(name) != tuple(tensor.shape):
             raise ModelFolderError(
                 f"{shown_name(name)} is of shape {weights.shape(name)}, and config.json implies {tuple(tensor.shape)}",
-                where=weights.where, fix="config.json and the weights must be of one model",
-            )  # fmt: skip
+                where=weights.where,
+                fix=ONE_MODEL,
+            )
         if weights.kind(name) not in FLOATS:
             raise ModelFolderError(
                 f"{shown_name(name)} is of kind {weights.kind(name)}",
