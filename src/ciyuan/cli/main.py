@@ -64,7 +64,7 @@ app.add_typer(recipes.app, name="recipes", cls=Commands)
 def tokenizer(ctx: typer.Context) -> None:
     from ciyuan.cli.tokenizer import app as tokenizer_app
 
-    typer.main.get_command(tokenizer_app).main(ctx.args, prog_name=ctx.command_path, standalone_mode=False)
+    _invoke(tokenizer_app, ctx.command_path, ctx.args or ["--help"])
 
 
 def _version(wanted: bool) -> None:
@@ -88,15 +88,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _speak_utf8()
     warnings.showwarning = _show_warning
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="ciyuan", standalone_mode=False)
+        _invoke(app, "ciyuan", arguments)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 (whatever it is, it becomes a message and a code)
         return _explain(error)
-    return code if isinstance(code, int) else 0
+    return 0
+
+
+def _invoke(what: typer.Typer, name: str, arguments: Sequence[str]) -> None:
+    """Without typer's own `main`, which has other exit codes than ours for a closed pipe and for Ctrl-C."""
+    command = typer.main.get_command(what)
+    with command.make_context(name, list(arguments)) as context:
+        command.invoke(context)
 
 
 def _explain(error: BaseException) -> int:
     """Say what went wrong on stderr; the exit code."""
+    if isinstance(error, typer.Exit):
+        return error.exit_code
     if isinstance(error, BrokenPipeError):
         _abandon_stdout()
         return 141

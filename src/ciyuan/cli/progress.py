@@ -8,28 +8,35 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ciyuan.cli.streams import printable, say
-from ciyuan.training.monitor import EvaluationReport, Monitor, RunStart, Silent, StepReport, TrainingResult
+from ciyuan.training.monitor import EvaluationReport, RunStart, Silent, StepReport, TrainingResult
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
+HOLD = 10.0
+"""Seconds after the start from which everything is said at once."""
 
 
-def monitor_for_here() -> Monitor:
+def monitor_for_here() -> Lines:
     """What suits stderr: live on a terminal, else lines."""
     return Live() if sys.stderr.isatty() else Lines()
 
 
 class Lines(Silent):
-    """A line every ten seconds and one for each evaluation, for logs and pipes."""
+    """A line every ten seconds and one for each evaluation, for logs and pipes.
+
+    What is said before training begins waits a moment: if the run is then refused, the reason stands alone.
+    """
 
     def __init__(self, every: float = EVERY) -> None:
         self.every = every
-        self._last = time.monotonic()
+        self._last = self._created = time.monotonic()
+        self._held: list[str] | None = []
 
     def on_start(self, start: RunStart) -> None:
+        self._release()
         say(begun(start))
 
     def on_step(self, report: StepReport) -> None:
@@ -42,13 +49,35 @@ class Lines(Silent):
         say(f"      {evaluated(report)}")
 
     def on_message(self, text: str) -> None:
-        say(printable(text))
+        if self._held is None:
+            say(printable(text))
+        else:
+            self._held.append(printable(text))
+            if time.monotonic() - self._created > HOLD:
+                self._release()
 
     def on_warning(self, text: str) -> None:
+        self._release()
         say(f"warning: {printable(text)}")
 
     def on_end(self, result: TrainingResult) -> None:
+        self.close()
         say(ended(result))
+
+    def close(self) -> None:
+        """Say what is left to say."""
+        self._release()
+
+    def abandon(self) -> None:
+        """The run is refused: what was held back does not matter any more."""
+        if self._held is not None:
+            self._held.clear()
+        self.close()
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        for line in held:
+            say(line)
 
 
 class Live(Lines):
@@ -56,6 +85,7 @@ class Live(Lines):
 
     def __init__(self) -> None:
         super().__init__()
+        self._held = None
         self._progress: Progress | None = None
         self._task: Any = None
         self._score = ""
@@ -92,10 +122,6 @@ class Live(Lines):
 
     def on_warning(self, text: str) -> None:
         self._above(f"warning: {printable(text)}")
-
-    def on_end(self, result: TrainingResult) -> None:
-        self.close()
-        say(ended(result))
 
     def close(self) -> None:
         """The terminal as it was, however the run went."""

@@ -39,16 +39,17 @@ def train(
 
     chosen = read_recipe(recipe, data=data or (), dev=dev, minutes=minutes, overrides=set_ or ())
 
-    from ciyuan.cli.progress import Live, monitor_for_here
+    from ciyuan.cli.progress import monitor_for_here
     from ciyuan.recipe.running import run_training
     from ciyuan.report import spelt
 
     monitor = monitor_for_here()
     try:
         outcome = run_training(chosen, out, init=init, resume=resume, monitor=monitor)
-    finally:
-        if isinstance(monitor, Live):
-            monitor.close()
+        monitor.close()
+    except BaseException:
+        monitor.abandon()
+        raise
     if as_json:
         answer_json(outcome.as_dict())
         return

@@ -127,6 +127,8 @@ def _prepare(
     prepared = prepare(corpus, tokenizer, cache_folder() / "data")
     for line in prepared.preflight.lines():
         monitor.on_message(line)
+    if not (run.path / "tokenizer.json").exists():
+        tokenizer.save(run.path)
     config = model.config
     assert config.eos_id is not None, "whoever translates knows its end"
     objective = Seq2Seq(
@@ -191,7 +193,6 @@ def _tokenizer(
             monitor.on_message(
                 f"the tokenizer learnt from {read.used_bytes:,} of {read.all_bytes:,} bytes (max_memory_mb)"
             )
-    chosen.save(run.path)
     return chosen
 
 
