@@ -84,5 +84,5 @@ class Prefetch(Generic[T]):
         return False
 
 
-class _End(Exception):
+class _End(Exception):  # noqa: N818  (no error: the end)
     """Nothing more to come."""

@@ -67,7 +67,7 @@ def open_bytes(path: str) -> Iterator[io.BufferedReader[io.RawIOBase]]:
     except EOFError:
         raise DataError(f"the {COMPRESSIONS[compression]} data ends too soon; the file is cut off", where=path,
                         fix="copy or download it again") from None  # fmt: skip
-    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, _ZstdDamage) as error:
+    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, _ZstdError) as error:
         raise DataError(f"is not whole {COMPRESSIONS[compression]} data ({_reason(error)})", where=path,
                         fix="check it, or copy it again") from None  # fmt: skip
     except OSError as error:
@@ -145,7 +145,7 @@ def _decompressed(file: BinaryIO, compression: str) -> io.RawIOBase:
     return cast(io.RawIOBase, file)
 
 
-class _ZstdDamage(Exception):
+class _ZstdError(Exception):
     """zstd data that is not whole, whichever library said so."""
 
 
@@ -179,7 +179,7 @@ class _Zstd(io.RawIOBase):
             try:
                 self._ready = memoryview(self._frame.decompress(piece))
             except self._error as error:
-                raise _ZstdDamage(str(error)) from None
+                raise _ZstdError(str(error)) from None
         n = min(len(buffer), len(self._ready))
         buffer[:n] = self._ready[:n]
         self._ready = self._ready[n:]
