@@ -7,7 +7,7 @@ Shapes: n matrices of one kind, each R × C with R ≤ C (transposed where need 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,10 @@ class Together:
 
 
 class AdamW:
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) by torch's fused kernel; weight decay on "hidden" and "head" alone."""
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2); weight decay on "hidden" and "head" alone.
+
+    By torch's fused kernel, but not by `torch.optim`, whose first use imports torch's compiler: two seconds for nothing.
+    """
 
     def __init__(
         self,
@@ -104,36 +107,60 @@ class AdamW:
         eps: float,
         weight_decay: float,
     ) -> None:
-        self._names = names
-        self._rates = [rates[role] for role in groups]
-        options = [
-            {"params": list(group), "weight_decay": weight_decay if role in ("hidden", "head") else 0.0}
-            for role, group in groups.items()
-        ]
-        self._inner = torch.optim.AdamW(options, lr=1.0, betas=betas, eps=eps, fused=True)
+        self._names, self._rates = names, rates
+        self._betas, self._eps, self._weight_decay = betas, eps, weight_decay
+        self._groups: dict[tuple[str, torch.dtype, torch.device], list[nn.Parameter]] = {}
+        for role, group in groups.items():
+            for parameter in group:
+                self._groups.setdefault((role, parameter.dtype, parameter.device), []).append(parameter)
+        self._moments: dict[Tensor, tuple[Tensor, Tensor, Tensor]] = {}  # updates so far, mean, mean of squares
 
+    @torch.no_grad()
     def step(self, scale: float) -> None:
-        for group, lr in zip(self._inner.param_groups, self._rates):
-            group["lr"] = lr * scale
-        self._inner.step()
+        for (role, _, device), group in self._groups.items():
+            parameters: list[Tensor] = [parameter for parameter in group if parameter.grad is not None]
+            if not parameters:
+                continue
+            for parameter in parameters:
+                if parameter not in self._moments:
+                    count = torch.zeros((), device=device)
+                    self._moments[parameter] = (count, torch.zeros_like(parameter), torch.zeros_like(parameter))
+            counts, means, squares = map(list, zip(*(self._moments[parameter] for parameter in parameters)))
+            torch._foreach_add_(counts, 1)
+            torch._fused_adamw_(
+                parameters,
+                [cast(Tensor, parameter.grad) for parameter in parameters],
+                means,
+                squares,
+                [],
+                counts,
+                lr=self._rates[role] * scale,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
+                weight_decay=self._weight_decay if role in ("hidden", "head") else 0.0,
+                eps=self._eps,
+                amsgrad=False,
+                maximize=False,
+            )
 
     def state(self) -> dict[str, Tensor]:
         return {
-            f"adamw.{self._names[parameter]}.{quantity}": value
-            for parameter, quantities in self._inner.state.items()
-            for quantity, value in quantities.items()
+            f"adamw.{self._names[parameter]}.{quantity}": tensor
+            for parameter, moments in self._moments.items()
+            for quantity, tensor in zip(_MOMENTS, moments)
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        for group in self._inner.param_groups:
-            for parameter in group["params"]:
+        self._moments = {}
+        for group in self._groups.values():
+            for parameter in group:
                 prefix = f"adamw.{self._names[parameter]}."
-                if f"{prefix}step" not in state:
-                    continue  # it never had a gradient
-                self._inner.state[parameter] = {
-                    quantity: state[prefix + quantity].to(parameter.device, copy=True)
-                    for quantity in ("step", "exp_avg", "exp_avg_sq")
-                }
+                if f"{prefix}step" in state:  # else it never had a gradient
+                    count, mean, square = (state[prefix + name].to(parameter.device, copy=True) for name in _MOMENTS)
+                    self._moments[parameter] = (count, mean, square)
+
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Muon:
