@@ -91,10 +91,16 @@ class Model:
         input_ids: (B, T), or (B, S) of the source for an encoder–decoder, whose decoder reads decoder_input_ids (B, T).
         attention_mask: as input_ids, 1 = text, 0 = padding; by default everything is text.
         """
+        vocab_size = self.config.vocab_size
+        tokens = self._table(input_ids, "input_ids", vocab_size)
+        layout = Layout.whole(tokens)
+        if attention_mask is not None:
+            layout = Layout.of_mask(self._table(attention_mask, "attention_mask", 2, like=tokens))
+        types = None
+        if token_type_ids is not None:
+            types = self._table(token_type_ids, "token_type_ids", max(1, self.config.n_token_types), like=tokens)
+        stream = Stream(tokens, layout, types)
         with torch.inference_mode():
-            tokens, types = self._ids(input_ids), self._ids(token_type_ids)
-            layout = Layout.whole(tokens) if attention_mask is None else Layout.of_mask(self._ids(attention_mask))
-            stream = Stream(tokens, layout, types)
             if self.config.family != "encoder-decoder":
                 if decoder_input_ids is not None:
                     raise UserError("decoder_input_ids are for an encoder–decoder; this model has one stack")
@@ -103,7 +109,9 @@ class Model:
                 raise UserError(
                     "an encoder–decoder needs decoder_input_ids", fix="give the target's ids, shifted right"
                 )
-            target = self._ids(decoder_input_ids)
+            target = self._table(decoder_input_ids, "decoder_input_ids", vocab_size)
+            if len(target) != len(tokens):
+                raise UserError(f"input_ids have {len(tokens)} rows and decoder_input_ids {len(target)}")
             memory = self.transformer.encode(stream)
             hidden = self.transformer.hidden(Stream(target, Layout.whole(target)), memory=memory, memory_layout=layout)
             return self.transformer.logits(hidden)
@@ -116,14 +124,17 @@ class Model:
                 where=self.folder,
             )
 
-    @overload
-    def _ids(self, ids: Ids) -> Tensor: ...
-    @overload
-    def _ids(self, ids: None) -> None: ...
-    def _ids(self, ids: Ids | None) -> Tensor | None:
-        if ids is None:
-            return None
-        tensor = torch.as_tensor(ids, dtype=torch.int64, device=self.device)
-        if tensor.ndim != 2:
-            raise UserError(f"ids of shape {tuple(tensor.shape)}", allowed="a batch of rows, (B, T)")
-        return tensor
+    def _table(self, rows: Ids, name: str, below: int, *, like: Tensor | None = None) -> Tensor:
+        """Rows of whole numbers 0 … below − 1 as (B, T) int64, of the shape of `like` if that is given."""
+        try:
+            table = torch.as_tensor(rows, dtype=torch.int64, device=self.device)
+        except (ValueError, TypeError, OverflowError, RuntimeError):
+            raise UserError(f"{name} are not rows of equally many ids", fix="pad the shorter rows") from None
+        if table.ndim != 2 or table.numel() == 0:
+            raise UserError(f"{name} have the shape {tuple(table.shape)}", allowed="a batch of rows, (B, T)")
+        if like is not None and table.shape != like.shape:
+            raise UserError(f"{name} have the shape {tuple(table.shape)}, input_ids {tuple(like.shape)}")
+        low, high = int(table.min()), int(table.max())
+        if low < 0 or high >= below:
+            raise UserError(f"{name} hold {low if low < 0 else high}", allowed=f"0 … {below - 1}")
+        return table
