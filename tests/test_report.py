@@ -42,7 +42,7 @@ FULL = Report(
     parameters={"embedding": 2048000, "encoder": 2400000, "decoder": 2100000},
     architecture=[Fact("layers", "层数", "3 + 2")],
     samples=[Sample("Click OK.", "点击「确定」。", "单击「确定」。")],
-    attention=AttentionMap(["▁Click", "▁OK", "</s>"], ["点击", "</s>"], [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], 2),
+    attention=AttentionMap(["▁Click", "▁OK", "</s>"], ["点击", "</s>"], [[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], 2, 3),
     warnings=["dev: 300 instead of 500"],
     recipe="task: translate\n",
     origin=[Fact("seed", "随机种子", "1")],
@@ -73,7 +73,7 @@ def test_all_that_a_run_has_to_say_is_on_the_page() -> None:
     for wanted in (
         "English → Chinese", "英语 → 中文", "24.3", "23.50", "tok:zh", "6 min", "20.8k", "6.5M", "9.1k", "dev: 300 instead of 500",
         "点击「确定」。", "单击「确定」。", "help.tsv:1401: Click OK.", "740", "21,912", "312,345", "3 + 2", "task: translate",
-        "ciyuan translate runs/demo", "the time was up", "decoder layer 2",
+        "ciyuan translate runs/demo", "the time was up", "decoder layer 2, attention head 3",
     ):  # fmt: skip
         assert wanted in text, wanted
 
@@ -117,7 +117,7 @@ def test_every_text_that_comes_from_outside_is_only_text() -> None:
         name=HOSTILE, source=HOSTILE, target=HOSTILE, created=HOSTILE, ended=HOSTILE, first_leak=HOSTILE, files=[HOSTILE],
         scores=[Score(HOSTILE, 1.0, HOSTILE)], dropped={HOSTILE: 3}, tokens={HOSTILE: 4}, parameters={HOSTILE: 5},
         evaluations=[Evaluation(1, 1.0, {HOSTILE: 1.0})], architecture=[Fact(HOSTILE, HOSTILE, HOSTILE)],
-        samples=[Sample(HOSTILE, HOSTILE, HOSTILE)], attention=AttentionMap([HOSTILE], [HOSTILE], [[1.0]], 1),
+        samples=[Sample(HOSTILE, HOSTILE, HOSTILE)], attention=AttentionMap([HOSTILE], [HOSTILE], [[1.0]], 1, 1),
         warnings=[HOSTILE], recipe=HOSTILE, origin=[Fact(HOSTILE, HOSTILE, HOSTILE)], command=HOSTILE,
     )  # fmt: skip
     page = Page(render(hostile))

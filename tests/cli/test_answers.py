@@ -102,7 +102,7 @@ def test_evaluate_scores_with_signatures(call: Call, trained: Path, pairs: Path)
     assert "tok:zh" in found["signatures"]["bleu"]
     table = call("evaluate", trained, "--data", pairs, "--samples", 3, "--beam", 1)
     assert table.out.count("reference  ") == 3
-    assert f"chrF        {found['metrics']['chrf']:6.2f}  {found['signatures']['chrf']}" in table.out
+    assert f"chrF       {found['metrics']['chrf']:7.2f}  {found['signatures']['chrf']}" in table.out
 
 
 def test_evaluate_takes_files_that_belong_together(call: Call, trained: Path, tmp_path: Path) -> None:

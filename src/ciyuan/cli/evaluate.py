@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ciyuan.cli.scores import score_lines
 from ciyuan.cli.streams import answer, answer_json, printable, say
 from ciyuan.errors import DataError
 
@@ -41,7 +42,6 @@ def evaluate(
     from ciyuan.data.readers import read_pairs
     from ciyuan.evaluation import evaluate_translator
     from ciyuan.generation import DecodingSettings
-    from ciyuan.report import spelt
 
     info = translator.info
     records = read_pairs(data, info.get("source"), info.get("target"))
@@ -78,8 +78,8 @@ def evaluate(
             answer(f"{name:<11}{printable(text)}")
         answer("")
     answer(f"{scores.examples:,} pairs of {printable(', '.join(data))}")
-    for name, value in scores.metrics.items():
-        answer(f"{spelt(name):<12}{value:6.2f}  {scores.signatures.get(name, '')}".rstrip())
+    for line in score_lines(scores.metrics, scores.signatures):
+        answer(line)
 
 
 def _spread(n: int, wanted: int) -> list[int]:

@@ -96,7 +96,7 @@ class Live(Lines):
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         self._progress = Progress(
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TaskProgressColumn(),
             TextColumn("{task.fields[facts]}", markup=False),
             TextColumn("{task.fields[score]}", style="bold", markup=False),
@@ -114,7 +114,7 @@ class Live(Lines):
             )
 
     def on_evaluation(self, report: EvaluationReport) -> None:
-        self._score = scores_as_text(report.scores) + (" best" if report.best else "")
+        self._score = scores_as_text(dict(list(report.scores.items())[:1]))
         self._above(evaluated(report))
 
     def on_message(self, text: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ciyuan.cli.scores import score_lines
 from ciyuan.cli.streams import answer, answer_json
 
 
@@ -41,7 +42,6 @@ def train(
 
     from ciyuan.cli.progress import monitor_for_here
     from ciyuan.recipe.running import run_training
-    from ciyuan.report import spelt
 
     monitor = monitor_for_here()
     try:
@@ -55,8 +55,8 @@ def train(
         return
     if outcome.metrics:
         answer(f"on {outcome.examples:,} held-out pairs:")
-        for name, value in outcome.metrics.items():
-            answer(f"  {spelt(name):<12}{value:6.2f}  {outcome.signatures.get(name, '')}".rstrip())
+        for line in score_lines(outcome.metrics, outcome.signatures):
+            answer(f"  {line}")
     answer(f"report: {outcome.report}")
     answer("try next:")
     for command in outcome.next_commands:

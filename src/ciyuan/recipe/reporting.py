@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -126,7 +125,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class Attention:
     """What the decoder looks at while it writes a translation."""
 
-    FEWEST, MOST = 6, 18  # source tokens of a sentence that makes a readable map
+    FEWEST, MOST = 6, 18  # tokens a side of a sentence that makes a readable map
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, objective: Seq2Seq) -> None:
         self.model, self.tokenizer, self.objective = model, tokenizer, objective
@@ -134,25 +133,25 @@ class Attention:
     def of_any(self, translations: Sequence[tuple[str, str]]) -> AttentionMap | None:
         """The map of the first (source, output) of a good length; None where there is none."""
         for source, output in translations:
-            n_source, n_output = len(self.tokenizer.encode(source)), len(self.tokenizer.encode(output))
-            if self.FEWEST <= n_source <= self.MOST and self.FEWEST - 2 <= n_output <= self.MOST:
+            sizes = len(self.tokenizer.encode(source)), len(self.tokenizer.encode(output))
+            if all(self.FEWEST <= size <= self.MOST for size in sizes):
                 return self.of(source, output)
         return None
 
     def of(self, source: str, output: str) -> AttentionMap:
-        """Of the layer that looks most sharply, the mean of its heads."""
+        """The weights of the head under which most source tokens are, at some moment, what the decoder looks at."""
         device = next(self.model.parameters()).device
         sides = self.tokenizer.encode(source), self.tokenizer.encode(output)
         batch = self.objective.collate([sides]).to(device)
         with torch.inference_mode():
-            layers = [
-                weights[0].mean(dim=0).double() for weights in self.model.attention_maps(batch)["cross"]
-            ]  # (T, S)
-        entropies = [float(-(weights * weights.clamp(min=1e-12).log()).sum(dim=1).mean()) for weights in layers]
-        sharpest = min(range(len(layers)), key=lambda i: entropies[i] if math.isfinite(entropies[i]) else math.inf)
+            heads = torch.stack([weights[0] for weights in self.model.attention_maps(batch)["cross"]])  # (L, H, T, S)
+        clearness = (
+            heads.amax(dim=2).mean(dim=2).nan_to_num()
+        )  # (L, H): 1 where each source token is looked at once, alone
+        layer, head = divmod(int(clearness.argmax()), clearness.shape[1])
         end = self.tokenizer.token(self.objective.eos_id)
         columns, rows = ([*(self.tokenizer.token(i) for i in ids), end] for ids in sides)
-        return AttentionMap(columns, rows, layers[sharpest].tolist(), sharpest + 1)
+        return AttentionMap(columns, rows, heads[layer, head].tolist(), layer + 1, head + 1)
 
 
 NEWLINE = "\n"

@@ -359,7 +359,7 @@ def _conclude(materials: Materials, run: RunFolder, result: TrainingResult, moni
     report = build_report(run, materials.recipe, materials.prepared.preflight, best, result, scores, samples, attention)
     path = run.write("report.html", render(report))
     folder = shlex.quote(str(run.path))
-    example = shlex.quote(samples[0].source if samples else "…")
+    example = shlex.quote(min((row.source for row in samples), key=len, default="…"))
     return Outcome(
         folder=run.path,
         task=materials.recipe.task,

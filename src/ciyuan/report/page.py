@@ -83,7 +83,8 @@ class AttentionMap:
     output_tokens: Sequence[str]
     weights: Sequence[Sequence[float]]
     layer: int
-    """Counted from 1."""
+    head: int
+    """Both counted from 1."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def render(report: Report) -> str:
         r=report,
         source=language(report.source),
         target=language(report.target),
+        example=min((sample.source for sample in report.samples), key=len, default="…"),
         metrics=METRICS,
         reasons=REASONS,
         loss_chart=_loss_chart(report),
@@ -196,7 +198,7 @@ def compact(value: float) -> str:
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.1f}".removesuffix(".0") + unit
-    return charts.number(value)
+    return charts.number(round(value) if abs(value) >= 100 else value)
 
 
 @cache
@@ -217,7 +219,7 @@ def _template() -> jinja2.Template:
 def _loss_chart(report: Report) -> Markup:
     points = [(seconds / 60, loss) for _, seconds, loss in report.losses if math.isfinite(loss)]
     dev = [
-        (e.seconds / 60, e.scores["loss"]) for e in report.evaluations if math.isfinite(e.scores.get("loss", math.nan))
+        (e.seconds / 60, e.scores["nll"]) for e in report.evaluations if math.isfinite(e.scores.get("nll", math.nan))
     ]
     series = [
         charts.Series("", thinned(points), "faint"),
