@@ -338,7 +338,7 @@ class Clock:
 
 def clocked(
     folder: Path, clock: Clock, *, step: float, evaluation: Any = 0.0, saving: float = 0.0, monitor: Any = None,
-    resume: bool = False, **changes: Any,
+    resume: bool = False, spent: float = 0.0, **changes: Any,
 ) -> Any:  # fmt: skip
     class Timed(NextToken):
         def loss(self, model: Any, batch: Batch, *, progress: float = 0.0) -> Loss:
@@ -354,7 +354,7 @@ def clocked(
 
     return run_toy(
         folder, settings(**changes), objective=Timed(), evaluate=evaluate, save_best=save_best, clock=clock, monitor=monitor,
-        resume=resume,
+        resume=resume, spent=spent,
     )  # fmt: skip
 
 
@@ -402,6 +402,15 @@ def test_fixed_evaluation_steps_do_not_make_the_end_late(tmp_path: Path) -> None
     clock = Clock()
     clocked(tmp_path, clock, step=1.1, evaluation=8.0, minutes=2.0, evaluate_every=10_000)
     assert 0.97 * 120 <= clock.now - 1000 <= 1.03 * 120
+
+
+def test_time_spent_before_the_first_step_counts_and_brings_no_evaluation_of_an_untrained_model(tmp_path: Path) -> None:
+    clock, ear = Clock(), Ear()
+    _, result = clocked(tmp_path, clock, step=1.0, evaluation=4.0, minutes=2.0, spent=50.0, monitor=ear, log_every=1)
+    assert ear.steps[0].elapsed == 51.0
+    assert ear.evaluations[0].elapsed == pytest.approx(50 + 12 + 4, abs=2)
+    assert 0.97 * 120 <= 50 + clock.now - 1000 <= 1.03 * 120
+    assert result.seconds == pytest.approx(120, abs=3)
 
 
 def test_whichever_limit_is_first_ends_the_run(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class State:
 
 
 class Training:
-    """One run. `train` is its usual entry; here the loss is any function of (model, batch, progress) and the batches come from any Source."""
+    """One run. `train` is its usual entry; here the loss is any function of (model, batch, progress), the batches of any Source."""
 
     def __init__(
         self,
@@ -187,6 +187,8 @@ class Training:
             batches = stack.enter_context(Prefetch(self._batches_from(self.state.step)))
             self._origin = self.clock() - self.state.elapsed
             self._saved_at = self.state.elapsed
+            if self.state.step == 0:  # what was spent before is no reason to evaluate a model that has learnt nothing
+                self.state.next_evaluation = round(self._progress(self.state.elapsed) + FIRST_EVALUATION, 9)
             self._repeat(batches)
             result = self._result()
             self.monitor.on_end(result)
@@ -299,10 +301,12 @@ class Training:
             return False
         if self._ended is not None:
             return True
+        if state.step == 0:
+            return False
         if every == "auto":
             return state.progress >= state.next_evaluation
         unmeasured = self.settings.minutes is not None and "evaluate" not in state.costs
-        return (state.step > 0 and state.step % every == 0) or (unmeasured and state.progress >= 2 * FIRST_EVALUATION)
+        return state.step % every == 0 or (unmeasured and state.progress >= 2 * FIRST_EVALUATION)
 
     def _evaluate(self) -> None:
         """Score the model, keep it if it is the best. A signal cuts it short; the evaluation is then still due."""
