@@ -90,3 +90,20 @@ def test_what_transformers_saves_again_is_what_we_wrote(opened: Opened, tmp_path
     # transformers 5 ties T5 whatever is asked, and then lets the weights decide; the scale is a key of its own.
     differing = {name for name, value in wanted.items() if found.get(name, value) != value}
     assert differing <= {"tie_word_embeddings"}
+
+
+def test_ctranslate2_scores_the_folder_of_modern_seq2seq_as_we_do(tmp_path: Path) -> None:
+    """Its T5 loader divides logits by √d_model whatever config.json says: the reason for how the head is folded."""
+    import ctranslate2
+
+    tokens = tokenizer()
+    ours = model(config("modern-seq2seq", tokens))
+    save_model_folder(tmp_path, ours, tokens, {}, "")
+    ctranslate2.converters.TransformersConverter(str(tmp_path)).convert(str(tmp_path / "converted"))
+    translator_of_theirs = ctranslate2.Translator(str(tmp_path / "converted"), inter_threads=1, intra_threads=1)
+    source, target = [*tokens.encode(TEXT[0]), tokens.eos_id], tokens.encode(TEXT[1])
+    pieces = [[tokens.token(i) for i in ids] for ids in (source, target)]
+    found = translator_of_theirs.score_batch([pieces[0]], [pieces[1]])[0].log_probs
+    step = translator(ours, source)
+    wanted = [float(step(target[:i])[token]) for i, token in enumerate([*target, tokens.eos_id])]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-5, atol=1e-5)
