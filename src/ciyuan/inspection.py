@@ -6,6 +6,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import nn
+
+from ciyuan.model.attention import Attention, CrossAttention
+from ciyuan.model.heads import LanguageModelHead
+from ciyuan.model.layers import FeedForward
 from ciyuan.model.transformer import Transformer
 from ciyuan.text import Tokenizer
 
@@ -20,6 +25,8 @@ def describe(model: Transformer, tokenizer: Tokenizer, info: Mapping[str, Any]) 
         "family": config.family,
         "architecture": architecture(model),
         "parameters": {"total": sum(p.numel() for p in model.parameters()), **parameters_by_part(model)},
+        "flops_per_token": flops(model, length=AT_LENGTH, source_length=AT_LENGTH) // AT_LENGTH,
+        "memory": memory(model),
         "vocabulary": tokenizer.vocab_size,
         "tokenizer": tokenizer.fingerprint,
         "scores": info.get("scores", {}),
@@ -36,6 +43,53 @@ def parameters_by_part(model: Transformer) -> dict[str, int]:
         part = name.split(".")[0].replace("_", " ")
         parts[part] = parts.get(part, 0) + parameter.numel()
     return parts
+
+
+AT_LENGTH = 128
+"""Tokens on each side of the texts that `describe` counts for."""
+
+
+def flops(model: Transformer, *, length: int, source_length: int = 0) -> int:
+    """Operations of a forward pass over one text of `length` tokens, and for an encoder–decoder a source of source_length.
+
+    Matrix products alone, a multiply-add counting two; training costs three times as much. Causality saves nothing here, as it
+    saves nothing in a dense product.
+    """
+    both = model.config.family == "encoder-decoder"
+    total = 0
+    for name, module in model.named_modules():
+        in_encoder = both and name.startswith("encoder.")
+        n_queries = source_length if in_encoder else length
+        if isinstance(module, Attention):
+            is_cross = isinstance(module, CrossAttention)
+            n_keys = source_length if is_cross else n_queries
+            total += 4 * n_queries * n_keys * module.n_heads * module.d_head
+            total += 2 * n_queries * (module.q.weight.numel() + module.out.weight.numel())
+            total += 2 * n_keys * (module.k.weight.numel() + module.v.weight.numel())
+        elif isinstance(module, FeedForward):
+            total += (
+                2
+                * n_queries
+                * sum(linear.weight.numel() for linear in module.children() if isinstance(linear, nn.Linear))
+            )
+        elif isinstance(module, LanguageModelHead):
+            transform = 0 if module.transform is None else module.transform.weight.numel()
+            total += 2 * length * (transform + model.config.vocab_size * model.config.d_model)
+    return total
+
+
+def memory(model: Transformer) -> dict[str, int]:
+    """Bytes that the model takes whatever it reads, in its own precision: weights for "inference"; with gradients and AdamW's two
+    averages for "training". Activations come on top, and grow with the batch; each token of a "cache" takes so many more."""
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    kept = [] if model.decoder is None else [m for m in model.decoder.modules() if isinstance(m, Attention)]
+    own = [m for m in kept if not isinstance(m, CrossAttention)]
+    width = next(model.parameters()).element_size()
+    return {
+        "inference": size,
+        "training": 4 * size,
+        "cache_per_token": sum(2 * attention.n_kv_heads * attention.d_head * width for attention in own),
+    }
 
 
 def architecture(model: Transformer) -> dict[str, Any]:
@@ -67,6 +121,10 @@ def as_text(facts: Mapping[str, Any]) -> str:
     rows.append(("vocabulary", f"{facts['vocabulary']:,}"))
     rows.append(("parameters", f"{facts['parameters']['total']:,}"))
     rows += [(f"  {part}", f"{n:,}") for part, n in facts["parameters"].items() if part != "total"]
+    rows.append(("FLOPs a token", f"{facts['flops_per_token']:,} at {AT_LENGTH} tokens"))
+    rows.append(
+        ("memory", f"{facts['memory']['inference']:,} bytes of weights, {facts['memory']['training']:,} to train")
+    )
     for name, value in facts["scores"].items():
         signature = facts["signatures"].get(name, "")
         rows.append((name, f"{value:.2f}" + (f"  {signature}" if signature else "")))
@@ -112,4 +170,13 @@ def _width(text: str) -> int:
     )
 
 
-__all__: Sequence[str] = ["architecture", "as_text", "describe", "parameters_by_part", "tokens", "tokens_as_text"]
+__all__: Sequence[str] = [
+    "architecture",
+    "as_text",
+    "describe",
+    "flops",
+    "memory",
+    "parameters_by_part",
+    "tokens",
+    "tokens_as_text",
+]
