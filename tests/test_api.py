@@ -111,3 +111,11 @@ def test_a_model_of_another_task_does_not_translate(model: Model) -> None:
 def test_the_tokenizer_and_the_configuration_are_at_hand(model: Model) -> None:
     assert model.tokenizer.decode(model.tokenizer.encode("red 狗")) == "red 狗"
     assert model.config.d_model == 16
+
+
+@pytest.mark.parametrize(
+    "info", [{"source": 3}, {"target": ["zh"]}, {"max_length": "9"}, {"max_length": 0}, {"max_length": True}]
+)
+def test_what_ciyuan_json_says_is_not_trusted(model: Model, info: dict[str, object]) -> None:
+    with pytest.raises(ModelFolderError, match=next(iter(info))):
+        Model(model.transformer, model.tokenizer, info).translate("cat")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from ciyuan.text import Tokenizer
 if TYPE_CHECKING:
     from ciyuan.generation import Translation
 
+Kind = TypeVar("Kind", str, int)
 Ids = Tensor | Sequence[Sequence[int]]
 
 
@@ -45,6 +46,33 @@ class Model:
     @property
     def config(self) -> ModelConfig:
         return self.transformer.config
+
+    @property
+    def source(self) -> str | None:
+        """The language translated from, where it is known."""
+        return self._known("source", str)
+
+    @property
+    def target(self) -> str | None:
+        """The language translated into, where it is known."""
+        return self._known("target", str)
+
+    @property
+    def max_source(self) -> int | None:
+        """The longest source in tokens that the model was trained on, where it is known."""
+        found = self._known("max_length", int)
+        if found is not None and found < 1:
+            raise ModelFolderError(f"ciyuan.json says that max_length is {found}", where=self.folder, fix="train again")
+        return found
+
+    def _known(self, name: str, kind: type[Kind]) -> Kind | None:
+        """What ciyuan.json says, which anybody may have written."""
+        found = self.info.get(name)
+        if found is not None and (not isinstance(found, kind) or isinstance(found, bool)):
+            raise ModelFolderError(
+                f"ciyuan.json has a {name} that is no {kind.__name__}", where=self.folder, fix="train again"
+            )
+        return found
 
     @property
     def device(self) -> torch.device:
@@ -74,9 +102,9 @@ class Model:
             self.tokenizer,
             texts,
             settings=build(DecodingSettings, Sheet("translate", {"beam": beam, **options}, {})),
-            source=self.info.get("source"),
-            target=self.info.get("target"),
-            max_source=self.info.get("max_length"),
+            source=self.source,
+            target=self.target,
+            max_source=self.max_source,
         )
 
     def logits(

@@ -29,11 +29,16 @@ def describe(model: Transformer, tokenizer: Tokenizer, info: Mapping[str, Any]) 
         "memory": memory(model),
         "vocabulary": tokenizer.vocab_size,
         "tokenizer": tokenizer.fingerprint,
-        "scores": info.get("scores", {}),
-        "signatures": info.get("signatures", {}),
+        "scores": _only(info.get("scores"), int | float),
+        "signatures": _only(info.get("signatures"), str),
         "recipe": info.get("recipe"),
         "ciyuan": info.get("ciyuan"),
     }
+
+
+def _only(found: object, kind: Any) -> dict[str, Any]:
+    """The entries of a table that are of a kind: a model folder may say anything."""
+    return {name: value for name, value in found.items() if isinstance(value, kind)} if isinstance(found, dict) else {}
 
 
 def parameters_by_part(model: Transformer) -> dict[str, int]:
@@ -116,7 +121,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
     rows: list[tuple[str, str]] = []
     if facts["source"] or facts["target"]:
         rows.append(("languages", f"{facts['source']} → {facts['target']}"))
-    rows += [("task", facts["task"] or "unknown"), ("family", facts["family"])]
+    rows += [("task", str(facts["task"] or "unknown")), ("family", facts["family"])]
     rows += [(name, str(value)) for name, value in facts["architecture"].items()]
     rows.append(("vocabulary", f"{facts['vocabulary']:,}"))
     rows.append(("parameters", f"{facts['parameters']['total']:,}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,23 @@ def test_inspect_shows_what_a_model_is(call: Call, trained: Path) -> None:
     assert "en → zh" in shown
     assert f"{parts['total']:,}" in shown
     assert "batch_tokens: 400" in shown
+
+
+def test_inspect_obeys_nothing_that_a_folder_says(call: Call, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(trained, folder)
+    info = json.loads((folder / "ciyuan.json").read_text(encoding="utf-8"))
+    hostile = {
+        "task": 3,
+        "source": "\x1b[2J",
+        "recipe": "a\x1b[31m\nb",
+        "scores": {"chrf": "x", "bleu": 1.0},
+        "signatures": 7,
+    }
+    (folder / "ciyuan.json").write_text(json.dumps({**info, **hostile}))
+    found = call("inspect", folder)
+    assert found.code == 0, found.err
+    assert "\x1b" not in found.out
 
 
 def test_inspect_shows_how_a_text_is_read(call: Call, trained: Path) -> None:

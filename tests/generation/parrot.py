@@ -13,9 +13,11 @@ from ciyuan.batch import Layout, Stream
 from ciyuan.model import Cache, ModelConfig
 
 PAD, START, EOS = 0, 1, 2
-LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.,!@#你好世界。，"
+LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.,!@#&你好世界。，"
 LOOP = "@"
 """From here on the parrot repeats the letter before, for ever."""
+ROUND = "&"
+"""From here on the parrot repeats all that came before, again and again."""
 GAG = "#"
 """Here the parrot stops."""
 
@@ -81,11 +83,13 @@ class Parrot(nn.Module):
 
     @staticmethod
     def _say(source: list[float], place: int) -> float:
-        loop, gag = (3 + LETTERS.index(letter) for letter in (LOOP, GAG))
+        loop, around, gag = (3 + LETTERS.index(letter) for letter in (LOOP, ROUND, GAG))
         if gag in source[: place + 1]:
             return EOS
         if loop in source[: place + 1]:
             return source[source.index(loop) - 1]
+        if around in source[: place + 1]:
+            return source[place % source.index(around)]
         return source[place] if place < len(source) else EOS
 
     def logits(self, hidden: Tensor) -> Tensor:

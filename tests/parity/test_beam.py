@@ -6,34 +6,19 @@ One thing differs, and the models here are told not to do it: a MarianMTModel th
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import pytest
 import torch
 
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-transformers = pytest.importorskip("transformers")
-
-from ciyuan.generation import search  # noqa: E402
-from ciyuan.model import ModelConfig, Transformer  # noqa: E402
+from ciyuan.generation import search
+from ciyuan.interop.huggingface import load_transformer
+from tests.parity.reference import transformers
 
 PAD, EOS, VOCAB = 0, 2, 37
 
-RENAMES = [
-    ("embedding.weight", "model.shared.weight"),
-    ("head.bias", "final_logits_bias"),
-    (".blocks.", ".layers."),
-    ("attention.norm_sum", "self_attn_layer_norm"),
-    ("cross.norm_sum", "encoder_attn_layer_norm"),
-    ("feed_forward.norm_sum", "final_layer_norm"),
-    ("feed_forward.sublayer.up", "fc1"),
-    ("feed_forward.sublayer.down", "fc2"),
-    ("attention.sublayer.", "self_attn."),
-    ("cross.sublayer.", "encoder_attn."),
-]
 
-
-def pair(seed: int):
+def pair(seed: int, folder: Path):
     """Their model and ours with the same weights, sure enough of themselves not to be tied within rounding."""
     torch.manual_seed(seed)
     config = transformers.MarianConfig(
@@ -45,24 +30,8 @@ def pair(seed: int):
     with torch.no_grad():
         theirs.final_logits_bias.normal_()
         theirs.final_logits_bias[0, EOS] += 8  # so that texts end in both ways
-    ours = ModelConfig(
-        family="encoder-decoder", vocab_size=VOCAB, d_model=24, n_layers=2, n_decoder_layers=2, n_heads=4, d_ff=32,
-        max_positions=40, sinusoid="halves", embedding_scale=24**0.5, head_bias=True, pad_id=PAD, bos_id=1, eos_id=EOS,
-        start_id=PAD, dropout=0.0,
-    )  # fmt: skip
-    model = Transformer(ours)
-    given = theirs.state_dict()
-    model.load_state_dict({name: given[their_name(name)].view_as(value) for name, value in model.state_dict().items()})
-    return theirs, model.eval()
-
-
-def their_name(name: str) -> str:
-    whole = name
-    for ours, theirs in RENAMES:
-        name = name.replace(ours, theirs)
-    for letter in ("q", "k", "v", "out"):
-        name = name.replace(f"attn.{letter}.", f"attn.{letter}_proj.")
-    return name if whole.startswith(("embedding", "head")) else f"model.{name}"
+    theirs.save_pretrained(folder)
+    return theirs, load_transformer(folder)
 
 
 def sources(n: int, seed: int) -> list[list[int]]:
@@ -92,8 +61,8 @@ def generated(theirs, rows, **options):
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 1.0, 2.0])
 @pytest.mark.parametrize("beam", [2, 4])
 @pytest.mark.parametrize("seed", range(2))
-def test_beam_search_writes_and_scores_what_generate_does(seed, beam, length_penalty):
-    theirs, ours = pair(seed)
+def test_beam_search_writes_and_scores_what_generate_does(seed, beam, length_penalty, tmp_path):
+    theirs, ours = pair(seed, tmp_path)
     rows = search.read_source(ours, sources(10, seed))
     texts, scores = generated(
         theirs, rows, num_beams=beam, num_return_sequences=beam, length_penalty=length_penalty, early_stopping=False
@@ -107,16 +76,16 @@ def test_beam_search_writes_and_scores_what_generate_does(seed, beam, length_pen
 
 @pytest.mark.parametrize("no_repeat_ngram", [0, 2])
 @pytest.mark.parametrize("seed", range(2))
-def test_greedy_search_writes_what_generate_does(seed, no_repeat_ngram):
-    theirs, ours = pair(seed)
+def test_greedy_search_writes_what_generate_does(seed, no_repeat_ngram, tmp_path):
+    theirs, ours = pair(seed, tmp_path)
     rows = search.read_source(ours, sources(10, seed))
     texts, _ = generated(theirs, rows, num_beams=1, no_repeat_ngram_size=no_repeat_ngram)
     found = search.greedy_search(ours, rows, limits=[12] * 10, no_repeat_ngram=no_repeat_ngram)
     assert [written(hypothesis) for hypothesis in found] == texts
 
 
-def test_beam_search_without_repeats_writes_what_generate_does():
-    theirs, ours = pair(5)
+def test_beam_search_without_repeats_writes_what_generate_does(tmp_path):
+    theirs, ours = pair(5, tmp_path)
     rows = search.read_source(ours, sources(10, 5))
     texts, _ = generated(theirs, rows, num_beams=3, no_repeat_ngram_size=2, early_stopping=False)
     found = search.beam_search(ours, rows, beam=3, limits=[12] * 10, no_repeat_ngram=2)

@@ -43,8 +43,7 @@ def evaluate(
     from ciyuan.evaluation import evaluate_translator
     from ciyuan.generation import DecodingSettings
 
-    info = translator.info
-    records = read_pairs(data, info.get("source"), info.get("target"))
+    records = read_pairs(data, translator.source, translator.target)
     pairs = [(record.fields["source"], record.fields["target"]) for record in records]
     kept = [pair for pair in pairs if all(side.strip() for side in pair)]
     if not kept:
@@ -55,10 +54,10 @@ def evaluate(
         translator.transformer,
         translator.tokenizer,
         kept,
-        source=info.get("source"),
-        target=info.get("target"),
+        source=translator.source,
+        target=translator.target,
         settings=DecodingSettings(beam=beam, length_penalty=length_penalty, batch_tokens=batch_tokens),
-        max_source=info.get("max_length"),
+        max_source=translator.max_source,
     )
     for warning in scores.warnings:
         say(f"warning: {printable(warning)}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ciyuan.cli.streams import answer, answer_json
+from ciyuan.cli.streams import answer, answer_json, printable
 
 
 def inspect(
@@ -31,4 +31,5 @@ def inspect(
     if as_json:
         answer_json(facts)
     else:
-        answer(inspection.as_text(facts))
+        for line in inspection.as_text(facts).split("\n"):
+            answer(printable(line))

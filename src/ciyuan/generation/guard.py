@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 Flag = Literal["loop", "retried", "long", "short", "empty", "split", "cut"]
-"""loop: it repeats itself. retried: it did at first, and this was written with no n-gram twice.
-long, short, empty: next to its source. split: translated in pieces, being longer than the model reads at once.
-cut: a sentence had to be split within."""
+"""loop: it repeats itself. long, short, empty: next to its source.
+retried: it was a loop or long at first, and this was written with no n-gram twice.
+split: translated in pieces, being longer than the model reads at once. cut: a sentence had to be split within."""
+
+RUNAWAY: frozenset[Flag] = frozenset({"loop", "long"})
+"""Signs of a model that finds no end, for which a second attempt may do better."""
 
 LONGEST_PERIOD = 10  # tokens; loops that were seen have periods of 1 to 6
 FEWEST_REPEATS = 4
@@ -16,6 +19,13 @@ SHORTEST_LOOP = 8  # tokens, so that "ha ha ha ha" is left alone
 
 PLAUSIBLE_RATIO = 2.5
 PLAUSIBLE_EXTRA = 12  # tokens, so that a source of one or two words may say what it likes
+
+
+def flags_of(tokens: Sequence[int], source: Sequence[int]) -> set[Flag]:
+    """What looks wrong about written tokens next to their source, both without EOS."""
+    flags: set[Flag] = {"loop"} if loops(tokens, source) else set()
+    implausible = length_flag(len(tokens), len(source))
+    return flags | {implausible} if implausible else flags
 
 
 def repeats(tokens: Sequence[int]) -> int:

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from ciyuan.generation.decoding import FinishReason, Hypothesis
-from ciyuan.generation.guard import Flag, length_flag, loops
+from ciyuan.generation.guard import RUNAWAY, Flag, flags_of
 from ciyuan.generation.search import beam_search, greedy_search, read_source
 from ciyuan.generation.settings import DecodingSettings
 from ciyuan.model.transformer import Transformer
+from ciyuan.text import sentences
 
 UNSPACED = frozenset({"zh", "yue", "wuu", "lzh", "ja", "th", "lo", "km", "my", "bo"})
 """Languages that put no space between sentences."""
 
 LOOP_NGRAM = 3
-"""What a text that looped may not write twice at the second attempt."""
+"""What a text that ran away may not write twice at the second attempt."""
 
 FEWEST_TOKENS = 16
 """What the shortest source counts as in a batch: its logits cost as much as anyone's."""
@@ -146,27 +147,10 @@ class _Splitter:
     def pieces(self, text: str) -> tuple[list[str], tuple[Flag, ...]]:
         if len(text.encode()) < self.room or self.length(text) <= self.room:  # tokens ≤ bytes and a marker of the start
             return [text], ()
-        from ciyuan.text import sentences
-
         found = sentences.split(text, self.language)
-        grouped = [piece.strip() for piece in sentences.regroup(found, self.length, self.room)]
-        pieces = [part for piece in grouped if piece for part in _halves(piece, self.length, self.room)]
-        return pieces, ("split",) if len(pieces) == len(list(filter(None, grouped))) else ("split", "cut")
-
-
-def _halves(text: str, length_of: Callable[[str], int], room: int) -> list[str]:
-    """A sentence cut in two, and again, until each part has room: after a clause, else at a space, else anywhere."""
-    if length_of(text) <= room or len(text) < 2:
-        return [text]
-    middle = len(text) // 2
-    margin = max(1, len(text) // 4)
-    for pattern in (r"[,;:，；：、—]\s*", r"\s+", r""):
-        ends = (match.end() for match in re.finditer(pattern, text))
-        if places := [end for end in ends if margin <= end <= len(text) - margin]:
-            break
-    place = min(places, key=lambda place: abs(place - middle))
-    parts = (text[:place].strip(), text[place:].strip())
-    return [half for part in parts if part for half in _halves(part, length_of, room)]
+        pieces = sentences.regroup_flagged(found, self.length, self.room)
+        within = any(piece.cut != "sentence" for piece in pieces[:-1])
+        return [core for piece in pieces if (core := piece.text.strip())], ("split", "cut") if within else ("split",)
 
 
 @dataclass(frozen=True)
@@ -180,27 +164,27 @@ class _Answer:
 def _answer(
     model: Transformer, tokenizer: Codec, pieces: Sequence[str], settings: DecodingSettings, room: int
 ) -> dict[str, _Answer]:
-    """Each piece translated, once more if it loops."""
+    """Each piece translated, once more without repeated n-grams if it looped or went on and on."""
     encoded = tokenizer.encode_batch(pieces) if pieces else []
     sources = [ids[:room] for ids in encoded]  # the splitter left more only where one character takes more tokens
     found = _search(model, sources, settings)
-    flags: list[list[Flag]] = [[] for _ in pieces]
-    looping = [i for i, (found_, source) in enumerate(zip(found, sources, strict=True)) if loops(found_.tokens, source)]
-    if looping and not settings.no_repeat_ngram:
+    flags = [flags_of(hypothesis.tokens, source) for hypothesis, source in zip(found, sources, strict=True)]
+    wrong = [i for i, flags_ in enumerate(flags) if flags_ & RUNAWAY]
+    if wrong and not settings.no_repeat_ngram:
         again = settings.model_copy(update={"no_repeat_ngram": LOOP_NGRAM})
-        for i, second in zip(looping, _search(model, [sources[i] for i in looping], again), strict=True):
-            if not loops(second.tokens, sources[i]):
-                found[i] = second
-                flags[i].append("retried")
-    answers = {}
-    for i, (piece, hypothesis) in enumerate(zip(pieces, found, strict=True)):
-        if i in looping and not flags[i]:
-            flags[i].append("loop")
-        if implausible := length_flag(len(hypothesis.tokens), len(sources[i])):
-            flags[i].append(implausible)
-        truncated = hypothesis.finish_reason == "length" or len(encoded[i]) > room
-        answers[piece] = _Answer(tokenizer.decode(hypothesis.tokens), hypothesis, truncated, tuple(flags[i]))
-    return answers
+        for i, second in zip(wrong, _search(model, [sources[i] for i in wrong], again), strict=True):
+            second_flags = flags_of(second.tokens, sources[i])
+            if not second_flags & RUNAWAY:
+                found[i], flags[i] = second, {"retried", *second_flags}
+    return {
+        piece: _Answer(
+            tokenizer.decode(hypothesis.tokens),
+            hypothesis,
+            truncated=hypothesis.finish_reason == "length" or len(ids) > room,
+            flags=tuple(sorted(flags_)),
+        )
+        for piece, ids, hypothesis, flags_ in zip(pieces, encoded, found, flags, strict=True)
+    }
 
 
 def _search(model: Transformer, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> list[Hypothesis]:

@@ -19,6 +19,12 @@ SPACE = "▁"
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}々〇ー"
 """Scripts written without spaces between words, as the inside of a character class."""
 
+UNSPACED_RANGES = (
+    ("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"), ("\u3005", "\u3007"), ("\u3040", "\u312f"),
+    ("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff"),
+)  # fmt: skip
+"""The same scripts as ranges of characters, for counting."""
+
 _MARKS = r"、。，．；：？！「」『』（）【】〔〕《》〈〉“”‘’…—·～"
 _ESCAPE = "\ue000"
 

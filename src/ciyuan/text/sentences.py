@@ -1,25 +1,35 @@
-"""Where sentences end, in Chinese, English, German and languages that write as they do. Nothing is lost: the pieces join to the text."""
+"""Where sentences end, in Chinese, English, German and their like. Nothing is lost: the pieces join to the text.
+
+'See p. 3. Choose File - Print... 「好。」他说。'  →  'See p. 3. ' · 'Choose File - Print... ' · '「好。」' · '他说。'
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 _CLOSING = r"[」』”’）》〉】〕\"')\]]*"
-_FULL_WIDTH = re.compile(rf"[。！？；｡]+{_CLOSING}\s*|……{_CLOSING}\s*|\n+\s*")
-_SPACED = re.compile(rf"[.!?…]+{_CLOSING}\s+(?=[^\W\d_a-z]|[\d\"'“‘«(\[])|[。！？；｡]+{_CLOSING}\s*|\n+\s*")
+_FULL_WIDTH = rf"[。！？；｡]+{_CLOSING}\s*"
+_UNSPACED_END = re.compile(rf"{_FULL_WIDTH}|……{_CLOSING}\s*|\n+\s*")
+_SPACED_END = re.compile(rf"[.!?…]+{_CLOSING}\s+(?=[^\W_a-z]|[\"'“‘«(\[「])|{_FULL_WIDTH}|\n+\s*")
 
-_ABBREVIATIONS: dict[str, frozenset[str]] = {
-    "en": frozenset("mr mrs ms dr prof sr jr st vs etc fig figs no nos vol ed eds e.g i.e cf al approx inc ltd co u.s p pp".split()),
-    "de": frozenset(
-        "hr fr dr prof nr bzw ca z.b d.h u.a usw vgl abb s str tel max min ggf evtl inkl zzgl st bspw sog u.u o.ä".split()
-    ),
-}
-_NAME = re.compile(r"(?:^|[\s(\[\"'“‘])([^\s(\[\"'“‘]+)$")
+_ENGLISH = (
+    "mr mrs ms dr prof sr jr st vs etc fig figs no nos vol ed eds e.g i.e cf al approx inc ltd co u.s p pp p.m a.m"
+)
+_GERMAN = "hr fr dr prof nr bzw ca z.b d.h u.a usw vgl abb s str tel max min ggf evtl inkl zzgl st bspw sog u.u o.ä"
+_ABBREVIATIONS = {"en": frozenset(_ENGLISH.split(" ")), "de": frozenset(_GERMAN.split(" "))}
+_LAST_WORD = re.compile(r"(?:^|[\s(\[\"'“‘])([^\s(\[\"'“‘]+)$")
+
+_CLAUSE_END = re.compile(r"[,;:，；：、—]\s*")
+_SPACE_END = re.compile(r"\s+")
+_ANYWHERE = re.compile(r"")
 
 
 def split(text: str, language: str | None = None) -> list[str]:
-    """Sentences with the space that follows them: "".join(split(text)) == text.
+    """Sentences, each with the space and the line breaks that follow it: "".join(split(text)) == text.
 
     language: a code such as "en" or "zh-CN", for its abbreviations; None takes English's and German's together.
 
@@ -28,45 +38,79 @@ def split(text: str, language: str | None = None) -> list[str]:
     >>> split("打开文件。单击「确定」。")
     ['打开文件。', '单击「确定」。']
     """
-    base = (language or "").split("-")[0].split("_")[0].lower()
+    base = (language or "").replace("_", "-").split("-")[0].lower()
     if base in ("zh", "ja", "yue", "wuu", "lzh"):
-        return _cut(text, _FULL_WIDTH, frozenset())
-    known = _ABBREVIATIONS.get(base)
-    if known is None:
-        known = frozenset().union(*_ABBREVIATIONS.values()) if not base else frozenset()
-    return _cut(text, _SPACED, known)
+        return _after(text, (match.end() for match in _UNSPACED_END.finditer(text)))
+    known = frozenset().union(*_ABBREVIATIONS.values()) if not base else _ABBREVIATIONS.get(base, frozenset())
+    return _after(text, _spaced_ends(text, known))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of neighbouring sentences, and what parts it from the next: a sentence's end, a clause's, or nothing ("hard")."""
+
+    text: str
+    cut: Literal["sentence", "clause", "hard"] = "sentence"
 
 
 def regroup(sentences: Sequence[str], length_of: Callable[[str], int], limit: int) -> list[str]:
-    """Neighbouring sentences put together as long as they stay within the limit; one that is longer alone stays alone.
+    """Neighbours put together as long as they stay within the limit, longer sentences cut: the pieces join to the same text."""
+    return [piece.text for piece in regroup_flagged(sentences, length_of, limit)]
 
-    length_of: of a text, in whatever unit `limit` is. The groups join to the same text.
+
+def regroup_flagged(sentences: Sequence[str], length_of: Callable[[str], int], limit: int) -> list[Piece]:
+    """`regroup`, each piece with what parts it from the next.
+
+    length_of: of a text, in whatever unit `limit` is. Only a single character may be longer than the limit.
+    Raises ValueError if the limit is not positive.
     """
-    groups: list[str] = []
+    if limit < 1:
+        raise ValueError(f"a limit of {limit} leaves no room for text")
+    pieces: list[Piece] = []
     for sentence in sentences:
-        if groups and length_of(groups[-1] + sentence) <= limit:
-            groups[-1] += sentence
-        else:
-            groups.append(sentence)
-    return groups
-
-
-def _cut(text: str, ends: re.Pattern[str], abbreviations: frozenset[str]) -> list[str]:
-    pieces, start = [], 0
-    for match in ends.finditer(text):
-        if match.group().startswith(".") and _abbreviated(text[start : match.start()], abbreviations):
-            continue
-        pieces.append(text[start : match.end()])
-        start = match.end()
-    if start < len(text):
-        pieces.append(text[start:])
+        for part in _within(Piece(sentence), length_of, limit):
+            if pieces and length_of(pieces[-1].text + part.text) <= limit:
+                pieces[-1] = Piece(pieces[-1].text + part.text, part.cut)
+            else:
+                pieces.append(part)
     return pieces
+
+
+def _spaced_ends(text: str, abbreviations: frozenset[str]) -> Iterator[int]:
+    start = 0
+    for match in _SPACED_END.finditer(text):
+        if not (match.group().rstrip() == "." and _abbreviated(text[start : match.start()], abbreviations)):
+            yield match.end()
+            start = match.end()
 
 
 def _abbreviated(before: str, abbreviations: frozenset[str]) -> bool:
     """Whether what stands before a full stop is an abbreviation, or the initial of a name."""
-    word = _NAME.search(before)
+    word = _LAST_WORD.search(before)
     if word is None:
         return False
     name = word.group(1)
     return name.lower() in abbreviations or (len(name) == 1 and name.isupper() and name.isascii())
+
+
+def _within(piece: Piece, length_of: Callable[[str], int], limit: int) -> list[Piece]:
+    """A piece cut near its middle, and again, until each part is within the limit: after a clause, else a space, else anywhere."""
+    text = piece.text
+    if len(text) < 2 or length_of(text) <= limit:
+        return [piece]
+    middle, margin = len(text) // 2, max(1, len(text) // 4)
+    cut: Literal["clause", "hard"] = "clause"
+    for pattern in (_CLAUSE_END, _SPACE_END, _ANYWHERE):
+        ends = (match.end() for match in pattern.finditer(text))
+        if places := [end for end in ends if margin <= end <= len(text) - margin]:
+            break
+        cut = "hard"
+    place = min(places, key=lambda end: abs(end - middle))
+    parts = (Piece(text[:place], cut), Piece(text[place:], piece.cut))
+    return [smaller for part in parts for smaller in _within(part, length_of, limit)]
+
+
+def _after(text: str, ends: Iterable[int]) -> list[str]:
+    """The text cut after these places."""
+    pieces = [text[start:end] for start, end in itertools.pairwise([0, *ends, len(text)])]
+    return [piece for piece in pieces if piece]

@@ -14,18 +14,17 @@ Kind = Literal["unigram", "bpe", "char-bpe", "wordpiece", "characters", "bytes"]
 class TokenizerSettings(Settings):
     """How text becomes tokens.
 
-    unigram (Kudo 2018) and char-bpe (Sennrich et al. 2016) spell rare characters in bytes; char-bpe is as short and learns ten times
-    sooner. bpe merges bytes, as GPT-2 does; wordpiece is BERT's, and forgets spaces.
+    unigram (Kudo 2018) and char-bpe (Sennrich et al. 2016) spell rare characters in bytes; char-bpe is as short, learns sooner,
+    and is the same each time, which the library's unigram and wordpiece are not
+    quite. bpe merges bytes, as GPT-2 does; wordpiece is BERT's, and forgets spaces.
     """
 
     kind: Kind = Field(
-        default="unigram",
+        default="char-bpe",
         description="unigram, bpe (of bytes), char-bpe (of characters), wordpiece, characters or bytes",
     )
     vocab_size: int = Field(default=8000, gt=0, description="Tokens in all, special ones and bytes included")
-    path: str | None = Field(
-        default=None, description="A tokenizer.json, or a model folder, to use instead of training one"
-    )
+    path: str | None = Field(default=None, description="A tokenizer.json or a model folder to use: none is trained")
     coverage: float = Field(
         default=0.9995,
         gt=0.5,

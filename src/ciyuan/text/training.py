@@ -44,7 +44,7 @@ class Sample:
 
 
 def sample(texts: Iterable[str], *, max_bytes: int) -> Sample:
-    """A sample of at most max_bytes, in one pass and bounded memory, decided by each text's hash: the same texts, the same sample."""
+    """At most max_bytes of text, in one pass and bounded memory, decided by each text's hash: the same texts, the same sample."""
     kept: list[tuple[int, str, int]] = []
     used = total = 0
     limit = 2**64

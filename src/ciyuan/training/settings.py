@@ -22,9 +22,9 @@ class TrainingSettings(Settings):
     )  # fmt: skip
     tokens: int | None = Field(default=None, ge=1, description="Tokens to train on, both sides counted, no padding")
     batch_tokens: int = Field(
-        default=2048, ge=1, description="Budget of a batch: rows times its widest side, padding included"
+        default=600, ge=1, description="Budget of a batch: rows times its widest side, padding included"
     )
-    accumulate: int = Field(default=1, ge=1, description="Batches whose gradients are added up before one update")
+    accumulate: int = Field(default=4, ge=1, description="Batches whose gradients are added up before one update")
 
     optimizer: OptimizerName = Field(
         default="muon", description="muon: Muon on the matrices of the blocks and AdamW on the rest; adamw: on all"
