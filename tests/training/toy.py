@@ -84,7 +84,7 @@ def corpus(n: int = 60, *, seed: int = 0) -> list[list[int]]:
 
 
 def settings(**changes: Any) -> TrainingSettings:
-    fields: dict[str, Any] = {"batch_tokens": 40, "seed": 3, "log_every": 5}
+    fields: dict[str, Any] = {"batch_tokens": 40, "accumulate": 1, "seed": 3, "log_every": 5}
     if not changes.keys() & {"steps", "minutes", "tokens"}:
         fields["steps"] = 20
     return TrainingSettings.model_validate({**fields, **changes}, strict=True)
