@@ -77,12 +77,15 @@ class Lexicon:
         return posterior
 
     def save(self, file: Path) -> None:
+        """Write it whole or not at all."""
         tensors: dict[str, NDArray[Any]] = {
             "keys": self.keys,
             "probabilities": self.probabilities,
             "counts": self.counts,
         }
-        save_file(tensors, file, metadata={"vocab_size": str(self.vocab_size)})
+        draft = file.with_name(f"tmp-{file.name}")
+        save_file(tensors, draft)
+        draft.replace(file)
 
     @staticmethod
     def load(file: Path, *, vocab_size: int) -> Lexicon:

@@ -255,14 +255,15 @@ def _manifest(materials: Materials, init: object) -> dict[str, Any]:
 def _informed(materials: Materials, run: RunFolder, *, init: object, monitor: Monitor) -> Materials:
     """The materials with what counting the pairs tells before the first step: word links, and a warm start for a new model."""
     settings, model, objective = materials.recipe.training, materials.model, materials.objective
-    wants_start = settings.warm_start and init is None and can_warm_start(model)
+    begun = any((run.path / "checkpoints").glob("step-*"))  # then the weights come from there
+    wants_start = settings.warm_start and init is None and not begun and can_warm_start(model)
     if not (settings.guidance or wants_start):
         return materials
     kept = run.path / "lexicon.safetensors"
     end = np.array([objective.eos_id])
     store = materials.prepared.train
     pairs = [(np.append(x, end), np.append(y, end)) for x, y in store.examples(np.arange(min(len(store), MAX_COUNTED)))]
-    if kept.exists():
+    if begun and kept.exists():
         lexicon = Lexicon.load(kept, vocab_size=model.config.vocab_size)
     else:
         monitor.on_message("counting which words go together")
