@@ -290,7 +290,7 @@ def test_too_many_in_a_row_end_the_run(tmp_path: Path) -> None:
 
 def test_a_batch_with_nothing_to_learn_is_refused(tmp_path: Path) -> None:
     class Empty(NextToken):
-        def collate(self, examples: Any, *, numbers: Any = ()) -> Batch:
+        def collate(self, examples: Any, *, numbers: Any = (), epoch: int = 0) -> Batch:
             batch = super().collate(examples, numbers=numbers)
             return Batch(batch.text, torch.full_like(batch.targets, IGNORED), 0, examples=batch.examples)
 

@@ -55,7 +55,7 @@ class NextToken:
 
     columns = ("text",)
 
-    def collate(self, examples: Any, *, numbers: Any = ()) -> Batch:
+    def collate(self, examples: Any, *, numbers: Any = (), epoch: int = 0) -> Batch:
         width = max(map(len, examples))
         tokens = torch.zeros(len(examples), width, dtype=torch.int64)
         targets = torch.full((len(examples), width), IGNORED)

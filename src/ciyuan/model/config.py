@@ -49,6 +49,8 @@ class ModelConfig(Settings):
     norm_bias: bool = True
     norm_eps: float = 1e-5
     embedding_norm: bool = False
+    first_norm: bool = True
+    """False: the first block's attention reads its input as it is, since embedding_norm has normalised it (ModernBERT)."""
     final_norm: bool | None = None
     """A norm after the last block; None: there is one unless the blocks are post-norm."""
 
@@ -71,12 +73,17 @@ class ModelConfig(Settings):
     """Encoder and decoder read one embedding table."""
     tied: bool = True
     """The language-model head is the (decoder's) embedding table."""
-    head: Literal["language-model", "none"] = "language-model"
+    head: Literal["language-model", "classification", "span", "none"] = "language-model"
+    """What stands on the last hidden states: scores of the vocabulary, of labels for the whole text, or of answers' ends."""
+    n_labels: int = Field(0, ge=0)
+    """Of a classification head."""
     head_bias: bool = False
     head_transform: bool = False
-    """BERT's dense + activation + norm before the head."""
+    """BERT's dense + activation + norm before the head; its bias is there if ff_bias is."""
     pooler: bool = False
     """BERT's dense + tanh on the first token."""
+    next_sentence: bool = False
+    """BERT's second head beside the language-model head: does the second part of the text follow the first? Needs the pooler."""
     logit_scale: float = 1.0
 
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -108,6 +115,10 @@ class ModelConfig(Settings):
                 f"rotary positions need an even head size, not {self.head_size}",
                 fix="change model.n_heads or model.d_model",
             )
+        if self.next_sentence and not self.pooler:
+            raise RecipeError("model.next_sentence needs model.pooler: it asks the pooled first token")
+        if (self.head == "classification") != (self.n_labels > 0):
+            raise RecipeError(f"a head of kind {self.head} with {self.n_labels} labels")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise RecipeError(f"sinusoidal positions need an even model.d_model, not {self.d_model}")
         return self
@@ -181,7 +192,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "family": "encoder", "d_model": 768, "n_layers": 12, "n_heads": 12, "d_ff": 3072,
         "activation": "gelu", "norm": "layer", "norm_position": "post", "norm_eps": 1e-12, "embedding_norm": True,
         "positions": "learned", "n_token_types": 2, "tied": True, "head_bias": True, "head_transform": True,
-        "pooler": True, "dropout": 0.1, "attention_dropout": 0.1,
+        "pooler": True, "next_sentence": True, "dropout": 0.1, "attention_dropout": 0.1,
     },
     # Radford et al. 2019, GPT-2 (small): GPT2LMHeadModel.
     "gpt2-2019": {
@@ -200,8 +211,8 @@ PRESETS: dict[str, dict[str, object]] = {
     "modern-encoder": {
         "family": "encoder", "d_model": 512, "n_layers": 8, "n_heads": 8, "d_ff": 1024,
         "activation": "gelu", "gated": True, "ff_bias": False, "attention_bias": False,
-        "norm": "layer", "norm_bias": False, "norm_position": "pre", "embedding_norm": True, "positions": "rotary",
-        "tied": True, "head_bias": True, "head_transform": True, "dropout": 0.0,
+        "norm": "layer", "norm_bias": False, "norm_position": "pre", "embedding_norm": True, "first_norm": False,
+        "positions": "rotary", "tied": True, "head_bias": True, "head_transform": True, "dropout": 0.0,
     },
 }  # fmt: skip
 """Built-in presets: fields of `ModelConfig`, but for two words: an embedding_scale of "sqrt" is √d_model, whatever width is

@@ -1,4 +1,4 @@
-"""What stands on the last hidden state. Shapes: B rows, T positions, D d_model, V vocabulary."""
+"""What stands on the last hidden state. Shapes: B rows, T positions, D d_model, V vocabulary, C classes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ciyuan.batch import Layout
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.layers import ACTIVATIONS, build_norm
+from ciyuan.model.layers import ACTIVATIONS, Dropout, build_norm
 
 
 class LanguageModelHead(nn.Module):
@@ -19,20 +20,71 @@ class LanguageModelHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.d_model
-        self.transform = nn.Linear(width, width) if config.head_transform else None
-        self.transform_norm = build_norm(config, width) if config.head_transform else nn.Identity()
-        self.activation = ACTIVATIONS[config.activation]
+        self.transform = Transform(config) if config.head_transform else nn.Identity()
         self.weight = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, width))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
         self.scale = config.logit_scale
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """(…, D) to (…, V). embedding (V, D) is used where the head has no matrix of its own."""
-        if self.transform is not None:
-            hidden = self.transform_norm(self.activation(self.transform(hidden)))
+        hidden = self.transform(hidden)
         if self.scale != 1.0:
             hidden = hidden * self.scale
         return F.linear(hidden, embedding if self.weight is None else self.weight, self.bias)
+
+
+class Classifier(nn.Module):
+    """One row of scores for a whole text: of its first token in an encoder, of its last in a decoder, which alone has read it all.
+
+    An encoder's token goes through the pooler where the model has one (Devlin et al. 2018), else through the transform of its
+    language-model head (Warner et al. 2024, ModernBERT). A decoder's has no bias, as in Hugging Face.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.last = config.family == "decoder"
+        transformed = config.head_transform and not config.pooler and not self.last
+        self.transform = Transform(config) if transformed else nn.Identity()
+        self.dropout = Dropout(config.dropout)
+        self.scores = nn.Linear(config.d_model, config.n_labels, bias=not self.last)
+
+    def forward(self, hidden: Tensor, layout: Layout, pooler: Pooler | None) -> Tensor:
+        """hidden (B, T, D) of one text a row, padded at the right if at all, to (B, C)."""
+        if self.last:
+            places = torch.arange(hidden.shape[1], device=hidden.device)
+            ends = (layout.is_text * places).amax(dim=1)  # (B,)
+            token = hidden[torch.arange(len(hidden), device=hidden.device), ends]
+        else:
+            token = self.transform(hidden[:, 0]) if pooler is None else pooler(hidden)
+        return self.scores(self.dropout(token))  # type: ignore[no-any-return]
+
+
+class SpanHead(nn.Module):
+    """Scores of each position as the first and as the last token of an answer. (B, T, D) to (B, T, 2).
+
+    Source: Devlin et al. 2018, §4.2; with a transform before it where the language-model head has one and there is no pooler.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.transform = Transform(config) if config.head_transform and not config.pooler else nn.Identity()
+        self.scores = nn.Linear(config.d_model, 2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.scores(self.transform(hidden))  # type: ignore[no-any-return]
+
+
+class Transform(nn.Module):
+    """norm(act(x W + b)) before a head (Devlin et al. 2018, as released). (…, D) to (…, D)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.d_model, config.d_model, bias=config.ff_bias)
+        self.activation = ACTIVATIONS[config.activation]
+        self.norm = build_norm(config, config.d_model)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.norm(self.activation(self.dense(hidden)))  # type: ignore[no-any-return]
 
 
 class Pooler(nn.Module):

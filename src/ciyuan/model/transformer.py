@@ -21,7 +21,7 @@ from ciyuan.batch import IGNORED, Batch, Layout, Stream
 from ciyuan.model.attention import Attention, CrossAttention, Sight, mask_of
 from ciyuan.model.cache import Cache, Memory
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.heads import LanguageModelHead, Pooler
+from ciyuan.model.heads import Classifier, LanguageModelHead, Pooler, SpanHead
 from ciyuan.model.layers import Dropout, FeedForward, build_norm
 from ciyuan.model.positions import build_positions
 
@@ -88,6 +88,9 @@ class Stack(nn.Module):
         self.embedding_norm = build_norm(config, config.d_model) if config.embedding_norm else nn.Identity()
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, n_heads=n_heads, d_ff=d_ff, cross=cross) for _ in range(n_layers))
+        if not config.first_norm:
+            for block in self.blocks[:1]:
+                block.attention.norm_in = nn.Identity()  # type: ignore[union-attr]
         self.norm = build_norm(config, config.d_model) if config.has_final_norm else nn.Identity()
 
     def embed(self, embedded: Tensor, layout: Layout) -> Tensor:
@@ -167,6 +170,9 @@ class Transformer(nn.Module):
         )
         self.pooler = Pooler(config) if config.pooler else None
         self.head = LanguageModelHead(config) if config.head == "language-model" else None
+        self.next_sentence = nn.Linear(config.d_model, 2) if config.next_sentence else None
+        self.classifier = Classifier(config) if config.head == "classification" else None
+        self.span = SpanHead(config) if config.head == "span" else None
 
     @property
     def main(self) -> Stack:
@@ -175,14 +181,27 @@ class Transformer(nn.Module):
         assert stack is not None
         return stack
 
-    def forward(self, batch: Batch, *, last_cross: list[Tensor] | None = None) -> Tensor:
-        """Logits (N, V) of the scored positions of a batch, row by row; nothing is computed for the others' head.
+    def forward(
+        self, batch: Batch, *, last_cross: list[Tensor] | None = None, next_sentence: list[Tensor] | None = None
+    ) -> Tensor:
+        """What the head says of a batch.
 
+        A language-model head: logits (N, V) of the scored positions, row by row; nothing is computed for the others' head.
+        A classification head: (B, C). A span head: (B, T, 2), padding included.
         last_cross: where given, it gains the last layer's cross-attention weights (B, H, T, S), with their gradient.
+        next_sentence: where given, it gains that head's logits (B, 2): class 0, the second part follows; class 1, it does not.
         """
         memory = None if batch.source is None else self.encode(batch.source)
         memory_layout = None if batch.source is None else batch.source.layout
         hidden = self.hidden(batch.text, memory=memory, memory_layout=memory_layout, last_cross=last_cross)
+        if next_sentence is not None:
+            assert self.next_sentence is not None, "only a model with that head is asked for the next sentence"
+            assert self.pooler is not None
+            next_sentence.append(self.next_sentence(self.pooler(hidden)))
+        if self.classifier is not None:
+            return self.classifier(hidden, batch.text.layout, self.pooler)  # type: ignore[no-any-return]
+        if self.span is not None:
+            return self.span(hidden)  # type: ignore[no-any-return]
         return self.logits(hidden[batch.targets != IGNORED])
 
     def encode(self, source: Stream, *, maps: dict[str, list[Tensor]] | None = None) -> Tensor:
@@ -276,6 +295,6 @@ def _role(name: str, parameter: nn.Parameter) -> str:
         return "embedding"
     if name.endswith("positions.table.weight"):
         return "other"
-    if name.startswith(("head.", "pooler.")) and parameter.ndim == 2:
+    if name.startswith(("head.", "pooler.", "next_sentence.", "classifier.", "span.")) and parameter.ndim == 2:
         return "head"
     return "other"

@@ -48,7 +48,7 @@ class Seq2Seq:
         self.lexicon = lexicon if alignment_weight else None
         self.alignment_weight = alignment_weight
 
-    def collate(self, examples: Sequence[tuple[Ids, Ids]], *, numbers: Sequence[int] = ()) -> Batch:
+    def collate(self, examples: Sequence[tuple[Ids, Ids]], *, numbers: Sequence[int] = (), epoch: int = 0) -> Batch:
         """Pairs of (source ids, target ids), without special tokens, to a batch padded at the right."""
         sources = [self._ended(source) for source, _ in examples]
         targets = [self._ended(target) for _, target in examples]

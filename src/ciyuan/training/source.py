@@ -41,10 +41,10 @@ class LoaderSource:
         return self._loader.fingerprint
 
     def batch(self, step: int, micro: int) -> Batch | None:
-        _, numbers = self._loader.at(step * self._accumulate + micro)
+        epoch, numbers = self._loader.at(step * self._accumulate + micro)
         if len(numbers) == 0:
             return None
-        return self._collate(self._examples(numbers), numbers=numbers.tolist())
+        return self._collate(self._examples(numbers), numbers=numbers.tolist(), epoch=epoch)
 
     def where(self, step: int) -> tuple[int, float]:
         epoch, position = divmod(step * self._accumulate, self._loader.steps_per_epoch(0))
