@@ -19,8 +19,9 @@ from ciyuan.interop import (
     to_hugging_face,
 )
 from ciyuan.model import PRESETS, ModelConfig, Transformer
-from tests.interop.folders import PRESETS as SMALL
-from tests.interop.folders import config, model, saved, tokenizer
+from tests.interop.folders import DECODERS, ENCODERS, config, model, saved, tokenizer, tokenizer_for
+from tests.interop.folders import PRESETS as ALL
+from tests.interop.folders import SEQ2SEQ as SMALL
 from tests.parity.ids import our_logits, padded_batch
 
 
@@ -45,7 +46,7 @@ def test_a_saved_model_comes_back(preset: str, tmp_path: Path) -> None:
     assert (tmp_path / "model" / "README.md").read_text() == "# A card\n"
 
 
-@pytest.mark.parametrize("preset", SMALL)
+@pytest.mark.parametrize("preset", ALL)
 def test_saving_what_was_loaded_writes_the_same(preset: str, tmp_path: Path) -> None:
     first = saved(tmp_path / "first", preset)
     loaded = load_model_folder(first)
@@ -75,12 +76,37 @@ def test_generation_settings_are_those_of_our_decoding(tmp_path: Path) -> None:
     assert settings["max_length"] == 512
 
 
+@pytest.mark.parametrize("preset", DECODERS)
+def test_decoders_are_greedy_unless_told_otherwise(preset: str, tmp_path: Path) -> None:
+    settings = json.loads((saved(tmp_path, preset) / "generation_config.json").read_text())
+    assert settings == {
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "bad_words_ids": [[0], [1]], "do_sample": False, "num_beams": 1,
+        "max_length": PRESETS[preset]["max_positions"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", ENCODERS)
+def test_who_does_not_generate_has_no_settings_for_it(preset: str, tmp_path: Path) -> None:
+    assert not (saved(tmp_path, preset) / "generation_config.json").exists()
+
+
+def test_the_tokenisers_files_say_what_the_model_wants(tmp_path: Path) -> None:
+    def said(preset: str) -> dict[str, object]:
+        return json.loads((saved(tmp_path / preset, preset) / "tokenizer_config.json").read_text())  # type: ignore[no-any-return]
+
+    assert said("gpt2-2019")["padding_side"] == said("modern-decoder")["padding_side"] == "left"
+    assert said("vaswani-2017")["padding_side"] == said("bert-2018")["padding_side"] == "right"
+    assert said("bert-2018")["model_input_names"] == ["input_ids", "token_type_ids", "attention_mask"]
+    assert said("modern-encoder")["model_input_names"] == ["input_ids", "attention_mask"]
+    assert said("gpt2-2019")["model_max_length"] == 1024
+
+
 def test_the_weights_say_that_they_are_torchs(tmp_path: Path) -> None:
     with safe_open(saved(tmp_path) / "model.safetensors", "pt") as file:
         assert file.metadata()["format"] == "pt"
 
 
-@pytest.mark.parametrize("preset", SMALL)
+@pytest.mark.parametrize("preset", ALL)
 def test_saving_and_loading_draw_nothing_from_the_global_generator(preset: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
     wanted = torch.rand(3)
@@ -90,7 +116,7 @@ def test_saving_and_loading_draw_nothing_from_the_global_generator(preset: str, 
 
 
 def saved_without_drawing(folder: Path, preset: str) -> Path:
-    tokens = tokenizer()
+    tokens = tokenizer_for(preset)
     with torch.random.fork_rng(devices=[]):
         made = model(config(preset, tokens))
     save_model_folder(folder, made, tokens, {}, "")
@@ -117,10 +143,17 @@ def test_sixteen_bit_weights_are_written_as_they_are_and_read_widened(tmp_path: 
     assert torch.equal(after.embedding.weight, made.embedding.weight.float())
 
 
-@pytest.mark.parametrize("preset", SMALL)
-def test_presets_of_seq2seq_have_their_family(preset: str) -> None:
-    wanted = {"vaswani-2017": "marian", "m2m100-2020": "m2m_100", "modern-seq2seq": "t5"}
-    assert family_of(config(preset, tokenizer())).model_type == wanted[preset]
+def test_every_preset_has_its_class() -> None:
+    def class_of(preset: str) -> str:
+        small = config(preset, tokenizer_for(preset))
+        return family_of(small).class_of(small)
+
+    assert {name: class_of(name) for name in ALL} == {
+        "vaswani-2017": "MarianMTModel", "m2m100-2020": "M2M100ForConditionalGeneration",
+        "modern-seq2seq": "T5ForConditionalGeneration", "bert-2018": "BertForPreTraining",
+        "modern-encoder": "ModernBertForMaskedLM", "gpt2-2019": "GPT2LMHeadModel", "modern-decoder": "Qwen3ForCausalLM",
+    }  # fmt: skip
+    assert set(ALL) == set(PRESETS)
 
 
 @pytest.mark.parametrize(
@@ -139,21 +172,40 @@ def test_presets_of_seq2seq_have_their_family(preset: str) -> None:
         ("modern-seq2seq", {"n_decoder_heads": 4}, "model.n_decoder_heads = 4"),
         ("modern-seq2seq", {"gated": True, "activation": "gelu"}, "model.activation = gelu"),
         ("modern-seq2seq", {"logit_scale": 0.5}, "model.logit_scale = 0.5"),
+        ("bert-2018", {"next_sentence": False}, "model.pooler = True"),
+        ("bert-2018", {"embedding_norm": False}, "model.embedding_norm = False"),
+        ("bert-2018", {"n_token_types": 0}, "type_vocab_size is 0"),
+        ("bert-2018", {"position_offset": 2}, "model.position_offset = 2"),
+        ("bert-2018", {"ff_bias": False}, "model.ff_bias = False"),
+        ("bert-2018", {"head": "span"}, "model.pooler = True"),
+        ("modern-encoder", {"window": 8}, "model.window = 8"),
+        ("modern-encoder", {"first_norm": True}, "model.first_norm = True"),
+        ("modern-encoder", {"n_kv_heads": 1}, "model.n_kv_heads = 1"),
+        ("modern-encoder", {"n_token_types": 2}, "model.n_token_types = 2"),
+        ("modern-encoder", {"d_head": 8}, "model.d_head = 8"),
+        ("gpt2-2019", {"attention_scale": 0.3}, "model.attention_scale = 0.3"),
+        ("gpt2-2019", {"n_kv_heads": 1}, "model.n_kv_heads = 1"),
+        ("gpt2-2019", {"head_bias": True}, "model.head_bias = True"),
+        ("modern-decoder", {"qk_norm": False}, "model.qk_norm = False"),
+        ("modern-decoder", {"attention_out_bias": True}, "model.attention_out_bias = True"),
+        ("modern-decoder", {"head": "span"}, "model.head = span"),
     ],
 )
 def test_what_no_family_can_express_is_refused_by_name(preset: str, changes: dict[str, object], named: str) -> None:
-    fields = config(preset, tokenizer()).model_dump() | changes
+    fields = config(preset, tokenizer_for(preset)).model_dump() | changes
     with pytest.raises(ModelFolderError, match=r"no Hugging Face class") as caught:
         family_of(ModelConfig.of(fields))
     assert named in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 3
 
 
-def test_other_families_of_models_are_refused_until_they_have_a_file() -> None:
+def test_the_nearest_class_is_one_of_the_same_family_of_models() -> None:
     one = {"family": "decoder", "vocab_size": 9, "d_model": 8, "n_heads": 2}
-    with pytest.raises(ModelFolderError, match="family = decoder"):
+    with pytest.raises(
+        ModelFolderError, match=r"GPT2LMHeadModel comes nearest, but for model\.norm_position"
+    ) as caught:
         family_of(ModelConfig.of(one))
-    assert set(SMALL) == {name for name, fields in PRESETS.items() if fields["family"] == "encoder-decoder"}
+    assert "Bert" not in str(caught.value)
 
 
 def test_a_tokeniser_of_another_model_is_refused_when_saving(tmp_path: Path) -> None:

@@ -7,8 +7,21 @@ import torch
 
 from ciyuan.errors import ModelFolderError
 from ciyuan.interop.families import FAMILIES
-from ciyuan.interop.mapping import Change, Generated, Merged, Row, Rule, Same, Scaled, Table, Transposed, listed
-from tests.interop.folders import PRESETS, config, model, tokenizer
+from ciyuan.interop.mapping import (
+    Change,
+    Copied,
+    Generated,
+    InTurn,
+    Merged,
+    Row,
+    Rule,
+    Same,
+    Scaled,
+    Table,
+    Transposed,
+    listed,
+)
+from tests.interop.folders import PRESETS, config, model, tokenizer_for
 
 
 @pytest.mark.parametrize(
@@ -20,6 +33,9 @@ from tests.interop.folders import PRESETS, config, model, tokenizer
         (Scaled(16.0), [(3, 4)]),
         (Merged((3, 1, 2)), [(3, 4), (1, 4), (2, 4)]),
         (Merged((3, 1)), [(3,), (1,)]),
+        (InTurn((Merged((3, 2)), Transposed())), [(3, 4), (2, 4)]),
+        (InTurn((Merged((3, 2)), Transposed())), [(3,), (2,)]),
+        (Copied(2), [(3, 4)]),
     ],
 )
 def test_a_change_is_undone_bit_for_bit(change: Change, shapes: list[tuple[int, ...]]) -> None:
@@ -29,23 +45,20 @@ def test_a_change_is_undone_bit_for_bit(change: Change, shapes: list[tuple[int, 
     assert all(torch.equal(one, other) for one, other in zip(ours, again, strict=True))
 
 
-def test_gpt2s_fused_and_transposed_matrices_can_be_said() -> None:
-    """Two changes that GPT-2 needs at once are one change of its own: the protocol is two methods."""
-
-    class Fused(Merged):
-        def to_theirs(self, ours: list[torch.Tensor]) -> list[torch.Tensor]:  # type: ignore[override]
-            return [super().to_theirs(ours)[0].t()]
-
-        def to_ours(self, theirs: list[torch.Tensor]) -> list[torch.Tensor]:  # type: ignore[override]
-            return super().to_ours([theirs[0].t()])
-
+def test_changes_in_turn_are_gpt2s_fused_and_transposed_matrices() -> None:
     names = tuple(f"decoder.blocks.{{i}}.attention.sublayer.{each}.{{p}}" for each in "qkv")
-    table = Table([Rule(names, "h.{i}.attn.c_attn.{p}", Fused((4, 4, 4)))])
+    table = Table([Rule(names, "h.{i}.attn.c_attn.{p}", InTurn((Merged((4, 4, 4)), Transposed())))])
     ours = {name.format(i=7, p="weight"): torch.randn(4, 6) for name in names}
     theirs = table.to_theirs(ours)
     assert {name: tensor.shape for name, tensor in theirs.items()} == {"h.7.attn.c_attn.weight": (6, 12)}
+    assert torch.equal(theirs["h.7.attn.c_attn.weight"][:, 4:8], ours[names[1].format(i=7, p="weight")].t())
     again = table.to_ours(ours, theirs)
     assert all(torch.equal(again[name], tensor) for name, tensor in ours.items())
+
+
+def test_a_copied_tensor_is_read_from_the_first() -> None:
+    table = Table([Rule("a", ("x", "y"), Copied(2))])
+    assert table.to_ours(["a"], {"x": torch.ones(2), "y": torch.zeros(2)})["a"].tolist() == [1, 1]
 
 
 def test_layers_of_two_digits_and_stacks_keep_their_names() -> None:
@@ -65,7 +78,7 @@ def test_layers_of_two_digits_and_stacks_keep_their_names() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_each_familys_table_uses_every_key_once(preset: str) -> None:
-    made = model(config(preset, tokenizer()))
+    made = model(config(preset, tokenizer_for(preset)))
     family = next(family for family in FAMILIES.values() if not family.misfits(made.config))
     plain = family.fold(made)
     table = family.table(plain.config)
@@ -89,8 +102,9 @@ def test_a_table_that_is_no_bijection_is_our_fault(rules: list[Rule]) -> None:
 
 
 def test_keys_missing_and_left_over_are_named() -> None:
-    table = Table([], generated=[Generated("sines", lambda model: model.embedding.weight)], unused=["stray"])
-    table.check(["x"], ["x", "sines", "stray"], "file")
+    sines = Generated("sines", lambda model: model.embedding.weight)
+    table = Table([], generated=[sines], unused=["stray", "h.{i}.mask"])
+    table.check(["x"], ["x", "sines", "stray", "h.0.mask", "h.11.mask"], "file")
     with pytest.raises(ModelFolderError, match="file: tensors are missing: x, y"):
         table.check(["x", "y", "z"], ["z"], "file")
     with pytest.raises(ModelFolderError, match="file: tensors that this kind of model does not have: q"):

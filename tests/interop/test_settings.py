@@ -50,6 +50,49 @@ def test_flan_t5s_config_is_understood() -> None:
     assert (config.logit_scale, config.tied, config.start_id, config.norm_eps) == (1.0, False, 0, 1e-6)
 
 
+GPT2 = {  # as released by OpenAI
+    "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1, "bos_token_id": 50256,
+    "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gpt2",
+    "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1,
+    "summary_activation": None, "summary_first_dropout": 0.1, "summary_proj_to_labels": True, "summary_type": "cls_index",
+    "summary_use_proj": True, "task_specific_params": {"text-generation": {"do_sample": True}}, "vocab_size": 50257,
+}  # fmt: skip
+BERT_CHINESE = {  # as released by Google
+    "architectures": ["BertForMaskedLM"], "attention_probs_dropout_prob": 0.1, "directionality": "bidi", "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1, "hidden_size": 768, "initializer_range": 0.02, "intermediate_size": 3072, "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 0,
+    "pooler_fc_size": 768, "pooler_num_attention_heads": 12, "pooler_num_fc_layers": 3, "pooler_size_per_head": 128,
+    "pooler_type": "first_token_transform", "type_vocab_size": 2, "vocab_size": 21128,
+}  # fmt: skip
+QWEN3 = {  # as released by Alibaba: 0.6B
+    "architectures": ["Qwen3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 151643,
+    "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu", "hidden_size": 1024, "initializer_range": 0.02,
+    "intermediate_size": 3072, "max_position_embeddings": 40960, "max_window_layers": 28, "model_type": "qwen3",
+    "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": None,
+    "rope_theta": 1000000, "sliding_window": None, "tie_word_embeddings": True, "torch_dtype": "bfloat16",
+    "transformers_version": "4.51.0", "use_cache": True, "use_sliding_window": False, "vocab_size": 151936,
+}  # fmt: skip
+
+
+def test_configs_of_one_stack_as_released_are_understood() -> None:
+    gpt2 = FAMILIES["gpt2"].config(TheirSettings(GPT2, "config.json"))
+    assert (gpt2.d_ff, gpt2.activation, gpt2.tied, gpt2.eos_id) == (3072, "gelu_tanh", True, 50256)
+    bert = FAMILIES["bert"].config(TheirSettings(BERT_CHINESE, "config.json"), named="BertForMaskedLM")
+    assert (bert.norm_eps, bert.n_token_types, bert.eos_id, bert.pooler) == (1e-12, 2, None, False)
+    qwen = FAMILIES["qwen3"].config(TheirSettings(QWEN3, "config.json"))
+    assert (qwen.rope_base, qwen.n_kv_heads, qwen.head_size, qwen.tied, qwen.qk_norm) == (1e6, 8, 128, True, True)
+
+
+@pytest.mark.parametrize("release", [
+    {"rope_theta": 500.0},
+    {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}},
+    {"rope_parameters": {"rope_theta": 500.0}, "rope_theta": 500.0},
+])  # fmt: skip
+def test_each_releases_spelling_of_the_rotary_base_is_understood(release: dict[str, object]) -> None:
+    plain = {name: value for name, value in QWEN3.items() if name != "rope_theta"}
+    assert FAMILIES["qwen3"].config(TheirSettings({**plain, **release}, None)).rope_base == 500.0
+
+
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
@@ -67,6 +110,10 @@ def test_flan_t5s_config_is_understood() -> None:
         (lambda s: s.choice("text", {"one": 1}, "one"), "text is four"),
         (lambda s: s.choice("listed", {"one": 1}, "one"), "listed is"),
         (lambda s: s.must("four", 5), "four is 4"),
+        (lambda s: s.every("listed", "two"), "listed is"),
+        (lambda s: s.every("text", "four"), "text is four"),
+        (lambda s: s.mapping("listed"), "listed is"),
+        (lambda s: s.optional("text"), "text is four"),
         (lambda s: s.must("null", 5), "null is None"),
         (lambda s: s.finish(), "settings that this kind of model is not known to have: four, half, infinite"),
     ],
@@ -87,7 +134,10 @@ def test_what_is_there_is_taken_and_what_is_harmless_passes() -> None:
         {"four": 4, "rate": 0.5, "null": None, **dict.fromkeys(HARMLESS, "whatever")}, "config.json"
     )
     assert (settings.whole("four"), settings.rate("rate", 0.1), settings.rate("absent", 0.1)) == (4, 0.5, 0.1)
-    assert settings.optional("null") is None
+    assert settings.optional("null") is settings.optional("null", 7) is None
+    assert settings.optional("absent", 7) == 7
+    assert settings.section("absent") is None
+    settings.every("absent", "one")
     settings.must("null", False)
     settings.finish()
 

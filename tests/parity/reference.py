@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ciyuan.generation.decoding import forbidden_tokens, greedy, translator
+from ciyuan.generation.decoding import forbidden_tokens, greedy, scorer
 from ciyuan.model import Transformer
 
 with warnings.catch_warnings():
@@ -94,7 +94,7 @@ def their_logits(model: Any, ids: torch.Tensor, mask: torch.Tensor, decoder_ids:
 
 
 def our_greedy(model: Transformer, source: list[int], limit: int) -> list[int]:
-    found = greedy(translator(model, source, forbidden=forbidden_tokens(model.config)), eos_id=EOS, limit=limit)
+    found = greedy(scorer(model, source, forbidden=forbidden_tokens(model.config)), eos_id=EOS, limit=limit)
     return list(found.tokens)
 
 

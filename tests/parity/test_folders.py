@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from ciyuan.generation.decoding import beam, forbidden_tokens, translator
+from ciyuan.generation.decoding import beam, forbidden_tokens, scorer
 from ciyuan.interop import save_model_folder
 from ciyuan.model import Transformer
 from ciyuan.text import Tokenizer
-from tests.interop.folders import PRESETS, TEXT, config, model, tokenizer
+from tests.interop.folders import SEQ2SEQ, TEXT, config, model, tokenizer
 from tests.parity.ids import our_logits, padded_batch
 from tests.parity.reference import load_theirs, our_greedy, their_logits, transformers
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers, whic
 Opened = tuple[Transformer, Tokenizer, Any, Path]
 
 
-@pytest.fixture(scope="module", params=PRESETS)
+@pytest.fixture(scope="module", params=SEQ2SEQ)
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Opened:
     """A model of ours, and what transformers makes of its folder."""
     folder = tmp_path_factory.mktemp("ours")
@@ -71,7 +71,7 @@ def test_beam_search_by_default_writes_what_ours_does(opened: Opened) -> None:
     assert theirs.generation_config.num_beams == 4
     for text in TEXT[:2]:
         source = [*tokens.encode(text), tokens.eos_id]
-        step = translator(ours, source, forbidden=forbidden_tokens(ours.config))
+        step = scorer(ours, source, forbidden=forbidden_tokens(ours.config))
         best = beam(step, eos_id=tokens.eos_id, limit=12, beam=4)[0]
         written = theirs.generate(**reader(text, return_tensors="pt"), max_length=13)[0]
         assert reader.decode(written, skip_special_tokens=True) == tokens.decode(best.tokens)
@@ -104,6 +104,6 @@ def test_ctranslate2_scores_the_folder_of_modern_seq2seq_as_we_do(tmp_path: Path
     source, target = [*tokens.encode(TEXT[0]), tokens.eos_id], tokens.encode(TEXT[1])
     pieces = [[tokens.token(i) for i in ids] for ids in (source, target)]
     found = translator_of_theirs.score_batch([pieces[0]], [pieces[1]])[0].log_probs
-    step = translator(ours, source)
+    step = scorer(ours, source)
     wanted = [float(step(target[:i])[token]) for i, token in enumerate([*target, tokens.eos_id])]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-5, atol=1e-5)

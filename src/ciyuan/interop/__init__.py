@@ -8,6 +8,7 @@ from ciyuan.interop.huggingface import (
     load_transformer,
     save_model_folder,
     to_hugging_face,
+    with_head,
 )
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "load_transformer",
     "save_model_folder",
     "to_hugging_face",
+    "with_head",
 ]

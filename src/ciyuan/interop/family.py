@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ciyuan.errors import UserError
+from ciyuan.interop.labels import read_labels, write_labels
 from ciyuan.interop.mapping import Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import Activation, ModelConfig
@@ -27,12 +28,33 @@ def their_activation(ours: Activation) -> str:
     return next(theirs for theirs, name in ACTIVATIONS.items() if name == ours)
 
 
+def read_pad(theirs: TheirSettings, default: int | None = None) -> dict[str, object]:
+    """The PAD token, where config.json names one; else the tokeniser may."""
+    pad = theirs.optional("pad_token_id", default)
+    return {} if pad is None else {"pad_id": pad}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a file before its config.json is understood. untied: it holds a head of its own."""
+
+    head: str
+    untied: bool = False
+
+
+LANGUAGE_MODEL: dict[str, object] = {"head": "language-model", "pooler": False, "next_sentence": False}
+CLASSIFICATION: dict[str, object] = {"head": "classification", "pooler": False, "next_sentence": False}
+SPAN: dict[str, object] = {"head": "span", "pooler": False, "next_sentence": False}
+NO_HEAD: dict[str, object] = {"head": "none", "pooler": False, "next_sentence": False}
+
+
 @dataclass(frozen=True)
 class Family:
     """One file in `families`.
 
+    classes: what its models are called, by what stands on top of them: the fields that tell one class from its siblings.
     fixed: the fields of a ModelConfig that all its models have.
-    read: from config.json to the other fields; its second argument says whether the file holds a head of its own.
+    read: from config.json to the other fields.
     write: from a ModelConfig to config.json; it writes what it can, and what read(write(config)) does not give back is refused.
     table: the rename table of a configuration.
     tied_to: the tensor that lm_head.weight may be a copy of, where the weights and not config.json say whether the head is tied.
@@ -40,39 +62,67 @@ class Family:
     """
 
     model_type: str
-    architecture: str
+    classes: Mapping[str, Mapping[str, object]]
     fixed: Mapping[str, object]
-    read: Callable[[TheirSettings, bool], dict[str, object]]
+    read: Callable[[TheirSettings, Found], dict[str, object]]
     write: Callable[[ModelConfig], dict[str, object]]
     table: Callable[[ModelConfig], Table]
     tied_to: str | None = None
     plain: Callable[[ModelConfig], ModelConfig] = lambda config: config
     fold: Callable[[Transformer], Transformer] = lambda model: model
 
-    def settings(self, config: ModelConfig) -> dict[str, object]:
-        """The config.json of a plain configuration."""
-        common: dict[str, object] = {
-            "model_type": self.model_type, "architectures": [self.architecture], "is_encoder_decoder": True,
-            "pad_token_id": config.pad_id, "bos_token_id": config.bos_id, "eos_token_id": config.eos_id,
-            "decoder_start_token_id": config.decoder_start,
-        }  # fmt: skip
-        return common | self.write(config)
+    @property
+    def kind(self) -> object:
+        """encoder, decoder or encoder-decoder."""
+        return self.fixed["family"]
 
-    def config(self, theirs: TheirSettings, *, untied: bool) -> ModelConfig:
-        """What a config.json means. untied: the file holds a head of its own. Raises UserError, naming the setting."""
-        fields = self.read(theirs, untied)
+    def class_of(self, config: ModelConfig) -> str:
+        """The class that a model would be saved as; the nearest one, where none fits."""
+        wanted = canonical(self.plain(config))
+        return min(
+            self.classes,
+            key=lambda name: (
+                self.classes[name]["head"] != config.head,
+                sum(wanted.get(field) != value for field, value in self.classes[name].items()),
+            ),
+        )
+
+    def settings(
+        self, config: ModelConfig, *, labels: Sequence[str] | None = None, multi_label: bool = False
+    ) -> dict[str, object]:
+        """The config.json of a plain configuration. labels, multi_label: of a classifier."""
+        both = self.kind == "encoder-decoder"
+        settings: dict[str, object] = {
+            "model_type": self.model_type, "architectures": [self.class_of(config)], "is_encoder_decoder": both,
+            "pad_token_id": config.pad_id, "bos_token_id": config.bos_id, "eos_token_id": config.eos_id,
+        }  # fmt: skip
+        if both:
+            settings["decoder_start_token_id"] = config.decoder_start
+        if config.head == "classification":
+            settings |= write_labels(labels, config.n_labels, multi_label=multi_label)
+        return settings | self.write(config)
+
+    def config(self, theirs: TheirSettings, *, untied: bool = False, named: str | None = None) -> ModelConfig:
+        """What a config.json means. named: the class, by default the first. Raises UserError, naming the setting."""
+        on_top = next(iter(self.classes.values())) if named is None else self.classes[named]
+        theirs.must("is_encoder_decoder", self.kind == "encoder-decoder")
+        fields = self.read(theirs, Found(str(on_top["head"]), untied))
+        if on_top["head"] == "classification":
+            fields["n_labels"] = len(read_labels(theirs))
         theirs.finish()
-        return ModelConfig.of({**self.fixed, **fields})
+        return ModelConfig.of({**self.fixed, **fields, **on_top})
 
     def misfits(self, config: ModelConfig) -> list[str]:
         """The settings, as `model.field = value`, that a folder of this family cannot hold; empty where it holds the model."""
         plain = self.plain(config)
-        wanted = canonical(plain)
-        found = {name: value for name, value in self.fixed.items() if name in wanted and wanted[name] != value}
+        wanted, named = canonical(plain), self.class_of(config)
+        fixed = {**self.fixed, **self.classes[named]}
+        found = {name: value for name, value in fixed.items() if name in wanted and wanted[name] != value}
         if not found:
-            written = {name: value for name, value in self.settings(plain).items() if value is not None}
             try:
-                again = canonical(self.config(TheirSettings(written, None), untied=not plain.tied))
+                again = canonical(
+                    self.config(TheirSettings(self.settings(plain), None), untied=not plain.tied, named=named)
+                )
             except UserError as error:
                 return [error.found]
             found = {name: value for name, value in again.items() if wanted.get(name) != value}
@@ -96,6 +146,15 @@ def canonical(config: ModelConfig) -> dict[str, object]:
         "norm_bias": config.norm_bias and config.norm == "layer",
         "start_id": config.decoder_start if both else None,
     }
+    if config.head != "language-model":
+        fields |= {"tied": True, "head_bias": False, "logit_scale": 1.0}
+    fields["head_transform"] = config.head_transform and (
+        config.head == "language-model"
+        or (config.head == "span" and not config.pooler)
+        or (config.head == "classification" and not config.pooler and config.family != "decoder")
+    )
+    if config.norm_position == "post":
+        fields["first_norm"] = True
     if config.d_head is not None and config.d_head * config.n_heads == config.d_model == config.d_head * heads:
         fields["d_head"] = None
     if config.attention_scale == config.head_size**-0.5 and heads == config.n_heads:

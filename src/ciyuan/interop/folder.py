@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, cast
@@ -23,9 +23,7 @@ LARGEST_TOKENIZER = 256 << 20
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-CONVERT = (
-    "convert them where you trust them, by transformers: AutoModelForSeq2SeqLM.from_pretrained(A).save_pretrained(B)"
-)
+CONVERT = "convert them where you trust them, by transformers: the class's from_pretrained(A).save_pretrained(B)"
 GET_AGAIN = "get it again, or train again"
 
 
@@ -133,6 +131,7 @@ class Weights(Mapping[str, Tensor]):
         self.where = folder.path / (files[0] if len(files) == 1 else INDEX)
         self.places: dict[str, str] = {}
         self._files: dict[str, Any] = {}
+        self._stored: dict[str, str] = {}
         self.size = 0
         try:
             for name in files:
@@ -152,19 +151,36 @@ class Weights(Mapping[str, Tensor]):
             raise ModelFolderError(
                 f"is damaged: {shown_name(error)}", where=folder.path / name, fix=GET_AGAIN
             ) from None
+        self._stored = {key: key for key in self.places}
+
+    def respell(self, spelling: Callable[[str], str]) -> None:
+        """Call each tensor what `spelling` makes of its name in the file."""
+        stored: dict[str, str] = {}
+        for key in self.places:
+            name = spelling(key)
+            if name in stored:
+                raise ModelFolderError(
+                    f"{shown_name(key)} and {shown_name(stored[name])} are one tensor", where=self.where, fix=GET_AGAIN
+                )
+            stored[name] = key
+        self._stored = stored
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self._stored)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
+        return iter(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._files[self.places[name]].get_slice(name).get_shape())
+        return tuple(self._slice(name).get_shape())
 
     def kind(self, name: str) -> str:
         """As the format spells it: F32, BF16, I8."""
-        return str(self._files[self.places[name]].get_slice(name).get_dtype())
+        return str(self._slice(name).get_dtype())
+
+    def _slice(self, name: str) -> Any:
+        key = self._stored[name]
+        return self._files[self.places[key]].get_slice(key)
 
     def __getitem__(self, name: str) -> Tensor:
         if self.kind(name) not in FLOATS:
@@ -174,7 +190,8 @@ class Weights(Mapping[str, Tensor]):
                 allowed=f"kinds: {', '.join(FLOATS)}",
             )
         try:
-            tensor: Tensor = self._files[self.places[name]].get_tensor(name)
+            key = self._stored[name]
+            tensor: Tensor = self._files[self.places[key]].get_tensor(key)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise ModelFolderError(f"is damaged: {shown_name(error)}", where=self.where, fix=GET_AGAIN) from None
         return tensor.to(torch.float32, copy=True)

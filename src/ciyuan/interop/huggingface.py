@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +35,8 @@ from ciyuan.interop.folder import (
     Weights,
     fingerprint,
 )
-from ciyuan.interop.mapping import Table, shown_name
+from ciyuan.interop.labels import read_labels, read_multi_label
+from ciyuan.interop.mapping import Table, listed, shown_name
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.transformer import Transformer
@@ -49,7 +50,7 @@ LARGEST_SINES = 2**24
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a model folder holds. info: its ciyuan.json, empty where it has none."""
+    """What a model folder holds. info: its ciyuan.json, and of a classifier its "labels" and "multi_label" in any case."""
 
     model: Transformer
     tokenizer: Tokenizer
@@ -64,11 +65,13 @@ def save_model_folder(
 ) -> None:
     """Write a model so that any tool for Hugging Face folders loads it; each file is whole or as it was before.
 
-    info: what only we need, JSON values, for ciyuan.json. card: README.md. Training-time forms of the model are folded.
+    info: what only we need, JSON values, for ciyuan.json; of a classifier, "labels", the names in their order, and "multi_label"
+    are everybody's. card: README.md. Training-time forms of the model are folded.
     Raises ModelFolderError where no family holds the model, TokenizerError where the tokeniser is another model's, DiskError.
     """
     _check_tokenizer(tokenizer, model.config, where=folder)
-    settings, tensors = to_hugging_face(model)
+    labels, multi_label = info.get("labels"), bool(info.get("multi_label", False))
+    settings, tensors = to_hugging_face(model, labels=labels, multi_label=multi_label)
     dtype = next(iter(tensors.values())).dtype
     own = dict(info) | {"format": 1, "tokenizer": tokenizer.fingerprint}
     folder = Path(folder)
@@ -76,24 +79,27 @@ def save_model_folder(
         folder.mkdir(parents=True, exist_ok=True)
         texts = {
             "config.json": _json(settings | {"dtype": str(dtype).removeprefix("torch.")}),
-            "generation_config.json": _json(generation_settings(model.config)),
-            **tokenizer.files(),
+            **tokenizer_files(tokenizer, model.config),
             INFO: _json(own),
             "README.md": card,
         }
+        if model.config.family != "encoder" and model.config.head == "language-model":
+            texts["generation_config.json"] = _json(generation_settings(model.config))
         for name, text in texts.items():
             _write(folder, name, lambda path, text=text: path.write_bytes(text.encode()))  # type: ignore[misc]
         _write(folder, WEIGHTS, lambda path: _save_tensors(tensors, path))
         _sync(folder)
 
 
-def to_hugging_face(model: Transformer) -> tuple[dict[str, object], dict[str, Tensor]]:
-    """The config.json and the tensors of the model, in the form of the family that holds it."""
+def to_hugging_face(
+    model: Transformer, *, labels: Sequence[str] | None = None, multi_label: bool = False
+) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """The config.json and the tensors of the model, in the form of the family that holds it. labels: a classifier's, in order."""
     family = family_of(model.config)
     with torch.random.fork_rng(devices=[]):  # a folded model is built anew, and training goes on drawing as before
         plain = family.fold(model)
     tensors = family.table(plain.config).to_theirs(plain.state_dict())
-    settings = {name: value for name, value in family.settings(plain.config).items() if value is not None}
+    settings = family.settings(plain.config, labels=labels, multi_label=multi_label)
     return settings, {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
 
 
@@ -108,32 +114,76 @@ def family_of(config: ModelConfig) -> Family:
         misfits,
         key=lambda name: (
             bool(misfits[name]),
+            FAMILIES[name].kind != config.family,
             sum(wanted.get(key) != value for key, value in FAMILIES[name].fixed.items()),
         ),
     )
     if misfits[nearest]:
+        classes = [name for family in FAMILIES.values() if family.kind == config.family for name in family.classes]
         raise ModelFolderError(
-            f"no Hugging Face class holds this model; {FAMILIES[nearest].architecture} comes nearest, but for "
+            f"no Hugging Face class holds this model; {FAMILIES[nearest].class_of(config)} comes nearest, but for "
             + ", ".join(misfits[nearest][:4]),
-            allowed=f"classes: {', '.join(family.architecture for family in FAMILIES.values())}",
+            allowed=f"classes: {', '.join(classes)}",
             fix="start from a preset, and change sizes only",
         )
     return FAMILIES[nearest]
 
 
-def generation_settings(config: ModelConfig, *, beam: int = 4) -> dict[str, object]:
+def with_head(
+    config: ModelConfig, head: str, *, n_labels: int = 0, next_sentence: bool = False, where: object = None
+) -> ModelConfig:
+    """The same stacks with another head, and with what a class of their family has around it: BERT's pooler, for instance.
+
+    head: "language-model", "classification", "span" or "none". next_sentence: with that head beside the language-model head.
+    Raises ModelFolderError where no class has such stacks and such a head.
+    """
+    kin = [family for family in FAMILIES.values() if family.kind == config.family]
+    nearly: list[ModelConfig] = []
+    for family in kin:
+        for fields in family.classes.values():
+            if fields["head"] == head and fields["next_sentence"] == next_sentence:
+                changed = ModelConfig.of({**config.model_dump(), **fields, "n_labels": n_labels})
+                if not family.misfits(changed):
+                    return changed
+                nearly.append(changed)
+    for changed in nearly:
+        family_of(changed)  # there are such heads, and what keeps these stacks from one is said
+    asked = f"{head} head" + (" with one for the next sentence" if next_sentence else "")
+    raise ModelFolderError(
+        f"no Hugging Face class is a {config.family} with a {asked}", where=where,
+        allowed=f"classes: {', '.join(name for family in kin for name in family.classes)}",
+    )  # fmt: skip
+
+
+def generation_settings(config: ModelConfig) -> dict[str, object]:
     """The generation_config.json: what transformers' generate does unless told otherwise, and as our own decoding does.
 
-    PAD, BOS and the start token are never written; beam 1 is greedy.
+    PAD, BOS and the start token are never written. An encoder–decoder searches with beam 4; a decoder is greedy.
     """
-    ids = {config.pad_id, config.bos_id, config.decoder_start} - {None, config.eos_id}
+    both = config.family == "encoder-decoder"
+    start = config.decoder_start if both else None
+    ids = {config.pad_id, config.bos_id, start} - {None, config.eos_id}
     settings: dict[str, object] = {
         "pad_token_id": config.pad_id, "bos_token_id": config.bos_id, "eos_token_id": config.eos_id,
-        "decoder_start_token_id": config.decoder_start,
+        "decoder_start_token_id": start,
         "bad_words_ids": [[token] for token in sorted(cast(set[int], ids))],
-        "max_length": config.max_positions, "num_beams": beam,
+        "max_length": config.max_positions, "num_beams": 4 if both else 1, "do_sample": None if both else False,
     }  # fmt: skip
     return {name: value for name, value in settings.items() if value not in (None, [])}
+
+
+def tokenizer_files(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, str]:
+    """The tokeniser's files, with what only the model knows: the side to pad on, the inputs it takes, and its longest text."""
+    files = tokenizer.files()
+    if config.family == "encoder-decoder":
+        return files
+    settings = json.loads(files["tokenizer_config.json"])
+    if config.family == "decoder" and config.head == "language-model":
+        settings["padding_side"] = "left"  # generate goes on from the last column
+    if config.n_token_types > 1:
+        settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    settings["model_max_length"] = config.max_positions
+    return files | {"tokenizer_config.json": _json(settings)}
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -186,28 +236,53 @@ def load_model_folder(folder: str | Path) -> Loaded:
     """
     files = Folder(folder)
     own = files.read_json(INFO) or {}
-    config, _ = _read_config(files)  # the cheap refusals first
+    described = _read_config(files)  # the cheap refusals first
     tokenizer = _load_tokenizer(files, own)
+    config = described.config
+    if not described.has_pad:
+        config = config.model_copy(update={"pad_id": tokenizer.pad_id})
     _check_tokenizer(tokenizer, config, where=files.path)
-    return Loaded(load_transformer(folder), tokenizer, own)
+    if config.head == "classification":
+        own = {**_labels(described), **own}
+        if own["labels"] != (theirs := _labels(described)["labels"]):
+            raise ModelFolderError(
+                f"its labels are not those of config.json, {listed(theirs)}", where=files.path / INFO,
+                fix="change both, or neither",
+            )  # fmt: skip
+    model = _load(files, described)
+    model.config = model.config.model_copy(update={"pad_id": config.pad_id})
+    return Loaded(model, tokenizer, own)
 
 
 def load_transformer(folder: str | Path) -> Transformer:
     """The model of a folder, without a tokeniser. Raises as `load_model_folder`."""
     files = Folder(folder)
-    config, family = _read_config(files)
+    return _load(files, _read_config(files))
+
+
+def _load(files: Folder, described: _Described) -> Transformer:
+    family = described.family
     with files.open_weights() as weights:
-        config = _head_of(files, family, weights) or config
+        config = _head_of(described, weights) or described.config
         model = _empty_model(config, weights)
         table = family.table(config)
+        weights.respell(table.older)
         _check_shapes(table.to_theirs(model.state_dict()), table, weights)
         weights.verify()
-        model.load_state_dict(table.to_ours(list(model.state_dict()), weights), assign=True)
+        ours = table.to_ours(list(model.state_dict()), weights)
+        model.load_state_dict({name: _alone(tensor) for name, tensor in ours.items()}, assign=True)
         assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())), "nothing is left unfilled"
         for each in table.generated:
             if each.theirs in weights:
                 _check_generated(weights, each.theirs, each.value(model), each.tolerance)
     return model.eval()
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """The tensor in memory of its own, row by row: a part of a fused matrix would keep the whole alive, and cannot be saved."""
+    if tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 class _Unfilled(TorchFunctionMode):
@@ -236,20 +311,40 @@ def _empty_model(config: ModelConfig, weights: Weights) -> Transformer:
             where=weights.where,
             fix=ONE_MODEL,
         )
-    with _Unfilled():
-        return Transformer(config)
+    try:
+        with _Unfilled():
+            return Transformer(config)
+    except RuntimeError as error:  # more numbers in one tensor than torch can count
+        raise ModelFolderError(
+            f"config.json's sizes make no model: {shown_name(error)}", where=weights.where, fix=ONE_MODEL
+        ) from None
 
 
-def _read_config(files: Folder) -> tuple[ModelConfig, Family]:
+@dataclass(frozen=True)
+class _Described:
+    """What config.json says. has_pad: it names a PAD token; where it does not, the tokeniser may."""
+
+    config: ModelConfig
+    family: Family
+    named: str
+    settings: Mapping[str, object]
+    where: Path
+
+    @property
+    def has_pad(self) -> bool:
+        return self.settings.get("pad_token_id") is not None
+
+
+def _read_config(files: Folder) -> _Described:
     settings = files.read_json("config.json")
     if settings is None:
         raise ModelFolderError("there is no config.json", where=files.path, fix="name the folder of a finished model")
     where = files.path / "config.json"
-    family = _family_named(settings, where)
-    return _config(family, settings, where, untied=False), family
+    family, named = _class_named(settings, where)
+    return _Described(_config(family, named, settings, where), family, named, settings, where)
 
 
-def _family_named(settings: Mapping[str, object], where: object) -> Family:
+def _class_named(settings: Mapping[str, object], where: object) -> tuple[Family, str]:
     name = settings.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
         TheirSettings(settings, where)  # code is the graver finding
@@ -258,20 +353,30 @@ def _family_named(settings: Mapping[str, object], where: object) -> Family:
             fix=did_you_mean(str(name), FAMILIES),
         )  # fmt: skip
     family = FAMILIES[name]
-    classes = settings.get("architectures") or [family.architecture]
-    if not isinstance(classes, list) or family.architecture not in classes:
+    known = list(family.classes)
+    named = settings.get("architectures") or known[:1]
+    found = [each for each in named if each in known] if isinstance(named, list) else []
+    if not found:
         raise ModelFolderError(
-            f"the class {shown_name(classes)} is not known", where=where, allowed=f"for {name}: {family.architecture}"
+            f"the class {shown_name(named)} is not known", where=where, allowed=f"for {name}: {', '.join(known)}"
         )
-    return family
+    return family, found[0]
 
 
-def _config(family: Family, settings: Mapping[str, object], where: object, *, untied: bool) -> ModelConfig:
+def _labels(described: _Described) -> dict[str, Any]:
+    theirs = TheirSettings(described.settings, described.where)
+    return {"labels": read_labels(theirs), "multi_label": read_multi_label(theirs)}
+
+
+def _config(
+    family: Family, named: str, settings: Mapping[str, object], where: object, *, untied: bool = False
+) -> ModelConfig:
     theirs = TheirSettings(settings, where)
     try:
-        config = family.config(theirs, untied=untied)
+        config = family.config(theirs, untied=untied, named=named)
     except UserError as error:
-        raise ModelFolderError(error.found, where=where, allowed=error.allowed, fix=error.fix) from None
+        within = error.where if str(error.where).startswith(str(where)) else where  # a part of the file, perhaps
+        raise ModelFolderError(error.found, where=within, allowed=error.allowed, fix=error.fix) from None
     ids = {"pad": config.pad_id, "bos": config.bos_id, "eos": config.eos_id, "decoder_start": config.start_id}
     for role, token in ids.items():
         if token is not None and token >= config.vocab_size:
@@ -286,15 +391,14 @@ def _config(family: Family, settings: Mapping[str, object], where: object, *, un
     return config
 
 
-def _head_of(files: Folder, family: Family, weights: Weights) -> ModelConfig | None:
+def _head_of(described: _Described, weights: Weights) -> ModelConfig | None:
     """The configuration where the weights say that the head is a matrix of its own; None where they do not."""
-    head, tied_to = "lm_head.weight", family.tied_to
+    head, tied_to = "lm_head.weight", described.family.tied_to
     if tied_to is None or head not in weights or tied_to not in weights:
         return None
     if weights.shape(head) == weights.shape(tied_to) and torch.equal(weights[head], weights[tied_to]):
         return None
-    settings = files.read_json("config.json") or {}
-    return _config(family, settings, files.path / "config.json", untied=True)
+    return _config(described.family, described.named, described.settings, described.where, untied=True)
 
 
 def _check_shapes(expected: Mapping[str, Tensor], table: Table, weights: Weights) -> None:

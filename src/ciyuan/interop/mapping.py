@@ -86,6 +86,38 @@ class Merged:
 
 
 @dataclass(frozen=True)
+class InTurn:
+    """One change after the other, on the way to their tensors; backwards on the way to ours."""
+
+    changes: tuple[Change, ...]
+
+    def to_theirs(self, ours: Sequence[Tensor]) -> list[Tensor]:
+        tensors = list(ours)
+        for change in self.changes:
+            tensors = change.to_theirs(tensors)
+        return tensors
+
+    def to_ours(self, theirs: Sequence[Tensor]) -> list[Tensor]:
+        tensors = list(theirs)
+        for change in reversed(self.changes):
+            tensors = change.to_ours(tensors)
+        return tensors
+
+
+@dataclass(frozen=True)
+class Copied:
+    """They have our tensor several times, and read the first."""
+
+    times: int
+
+    def to_theirs(self, ours: Sequence[Tensor]) -> list[Tensor]:
+        return [ours[0].clone() for _ in range(self.times)]
+
+    def to_ours(self, theirs: Sequence[Tensor]) -> list[Tensor]:
+        return [theirs[0]]
+
+
+@dataclass(frozen=True)
 class Rule:
     """Names that belong together: {stack} is encoder or decoder, {i} a layer, {p} weight or bias, the same on both sides.
 
@@ -141,11 +173,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Table:
-    """A bijection between our parameters and their tensors. unused: what their own code ignores, and so do we."""
+    """A bijection between our parameters and their tensors.
+
+    unused: what their own code ignores, and so do we; {i} and the like stand for any repetition.
+    older: from how older files spell a tensor's name to how it is spelt now.
+    """
 
     rules: Sequence[Rule]
     generated: Sequence[Generated] = ()
     unused: Sequence[str] = ()
+    older: Callable[[str], str] = lambda name: name
 
     def pairs(self, ours: Iterable[str]) -> list[Pair]:
         """Every parameter of ours with its tensor of theirs. A key without a rule, or with two, is our fault."""
@@ -186,7 +223,12 @@ class Table:
         missing = sorted(expected - found)
         if missing:
             raise ModelFolderError(f"tensors are missing: {listed(missing)}", where=where, fix="get the whole model")
-        extra = sorted(found - expected - {each.theirs for each in self.generated} - set(self.unused))
+        unused = [_pattern(template) for template in self.unused]
+        extra = sorted(
+            name
+            for name in found - expected - {each.theirs for each in self.generated}
+            if not any(pattern.fullmatch(name) for pattern in unused)
+        )
         if extra:
             raise ModelFolderError(
                 f"tensors that this kind of model does not have: {listed(extra)}",

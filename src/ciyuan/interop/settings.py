@@ -30,7 +30,7 @@ HARMLESS = frozenset({
 num_hidden_layers is written beside encoder_layers and decoder_layers by older releases, and read by nobody."""
 
 MUST_BE: Mapping[str, object] = {
-    "is_encoder_decoder": True, "is_decoder": False, "add_cross_attention": False, "tie_encoder_decoder": False,
+    "is_decoder": False, "add_cross_attention": False, "tie_encoder_decoder": False,
     "pruned_heads": {}, "quantization_config": None, "adapter_config": None,
 }  # fmt: skip
 """Keys that any config.json may have, with the only value that is understood."""
@@ -46,7 +46,7 @@ class TheirSettings:
     """
 
     def __init__(self, settings: Mapping[str, object], where: object) -> None:
-        self._settings, self._where = settings, where
+        self._settings, self.where = settings, where
         self._asked: set[str] = set()
         for name in CODE:
             if settings.get(name):
@@ -64,9 +64,9 @@ class TheirSettings:
             raise self._wrong(name, value, f"a whole number from {low:,} to {high:,}")
         return value
 
-    def optional(self, name: str, *, low: int = 0, high: int = 2**24) -> int | None:
-        """A whole number, a token id for instance, or None where there is none."""
-        return None if self._take(name, None) is None else self.whole(name, low=low, high=high)
+    def optional(self, name: str, default: int | None = None, *, low: int = 0, high: int = 2**24) -> int | None:
+        """A whole number, a token id for instance, or None where the key is null, or missing without a default."""
+        return None if self._take(name, default) is None else self.whole(name, default, low=low, high=high)
 
     def number(self, name: str, default: float, *, low: float = 0.0, high: float = 1.0) -> float:
         value = self._take(name, default)
@@ -87,8 +87,10 @@ class TheirSettings:
         return value
 
     def choice(self, name: str, choices: Mapping[str, T], default: str) -> T:
-        """What the key's word stands for."""
+        """What the key's word stands for; null is the default."""
         value = self._take(name, default)
+        if value is None:
+            value = default
         if not isinstance(value, str) or value not in choices:
             raise self._wrong(name, value, f"one of {', '.join(choices)}")
         return choices[value]
@@ -99,13 +101,39 @@ class TheirSettings:
         if found != value and not (found is None and not value):
             raise self._wrong(name, found, f"{value!r}, for that is what our definition computes")
 
+    def every(self, name: str, value: str) -> None:
+        """The key, where it is there, is a list of nothing but this value."""
+        found = self._take(name, None)
+        if found is not None and not (isinstance(found, list) and all(each == value for each in found)):
+            raise self._wrong(name, found, f"{value} for every layer, for that is what our definition computes")
+
+    def mapping(self, name: str) -> Mapping[str, object] | None:
+        """A JSON object of the key, or None where there is none."""
+        found = self._take(name, None)
+        if found is not None and not isinstance(found, dict):
+            raise self._wrong(name, found, "an object")
+        return found
+
+    def section(self, name: str) -> TheirSettings | None:
+        """The settings within a key, to be finished on their own; None where there are none."""
+        found = self.mapping(name)
+        return None if found is None else TheirSettings(found, name if self.where is None else f"{self.where}: {name}")
+
+    def has(self, name: str) -> bool:
+        """Whether the key is there, and not null."""
+        return self._settings.get(name) is not None
+
+    def ignore(self, *names: str) -> None:
+        """Keys of this kind of model that change nothing in what it computes."""
+        self._asked.update(names)
+
     def finish(self) -> None:
         """Every key has been asked for, or is known to be harmless."""
         unknown = sorted(str(key) for key in self._settings if key not in self._asked and key not in HARMLESS)
         if unknown:
             raise ModelFolderError(
                 f"settings that this kind of model is not known to have: {listed(unknown)}",
-                where=self._where,
+                where=self.where,
                 allowed="what they would change is not known, so the model is not guessed at",
                 fix=did_you_mean(unknown[0], self._asked) or "remove them from config.json if they change nothing",
             )
@@ -116,4 +144,4 @@ class TheirSettings:
 
     def _wrong(self, name: str, value: object, allowed: str) -> ModelFolderError:
         found = f"{name} is {shown_name(value)}" if name in self._settings else f"{name} is missing"
-        return ModelFolderError(found, where=self._where, allowed=f"allowed: {allowed}")
+        return ModelFolderError(found, where=self.where, allowed=f"allowed: {allowed}")

@@ -220,9 +220,9 @@ chosen, and a position_offset of "after_pad" is the PAD id + 1, from which M2M10
 
 
 class ModelSettings(Settings):
-    """The `model` section of a recipe: a preset, and what differs from it."""
+    """The `model` section of a recipe: a preset, and what differs from it. preset None: a given model is gone on with."""
 
-    preset: str = "modern-seq2seq"
+    preset: str | None = "modern-seq2seq"
     d_model: int | None = Field(None, gt=0)
     n_layers: int | None = Field(None, gt=0)
     n_decoder_layers: int | None = Field(None, gt=0)
@@ -250,9 +250,11 @@ class ModelSettings(Settings):
         """The preset with this section's changes, for a vocabulary. Raises RecipeError on an unknown preset or a misfit."""
         if self.preset not in PRESETS:
             raise RecipeError(
-                f"model.preset {self.preset} is not known",
+                f"model.preset {self.preset} is not known"
+                if self.preset
+                else "no model.preset, and no model to start from",
                 allowed=f"presets: {', '.join(PRESETS)}",
-                fix=did_you_mean(self.preset, PRESETS),
+                fix=did_you_mean(self.preset, PRESETS) if self.preset else "name a preset, or a model with --init",
             )
         chosen = dict(PRESETS[self.preset])
         changes = self.model_dump(exclude={"preset", "initialisation"}, exclude_none=True)

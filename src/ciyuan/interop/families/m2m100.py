@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ciyuan.errors import ModelFolderError
 from ciyuan.interop.families.bart_layout import block_rules, read_sizes, write_sizes
-from ciyuan.interop.family import Family
+from ciyuan.interop.family import LANGUAGE_MODEL, Family, Found
 from ciyuan.interop.mapping import Generated, Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
@@ -18,7 +18,7 @@ FIXED: dict[str, object] = {
 }  # fmt: skip
 
 
-def read(theirs: TheirSettings, untied: bool) -> dict[str, object]:
+def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
     """From M2M100Config; keys that older releases wrote may only say what the class does anyway."""
     fields = read_sizes(theirs, vocab_size=128112, activation="relu", scaled=True, attention_dropout=0.1)
     pad, start = fields["pad_id"], fields["start_id"]
@@ -57,4 +57,4 @@ def _embedding(model: Transformer) -> Tensor:
     return model.embedding.weight
 
 
-M2M100 = Family("m2m_100", "M2M100ForConditionalGeneration", FIXED, read, write_sizes, table)
+M2M100 = Family("m2m_100", {"M2M100ForConditionalGeneration": LANGUAGE_MODEL}, FIXED, read, write_sizes, table)

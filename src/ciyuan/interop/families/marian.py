@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ciyuan.interop.families.bart_layout import block_rules, read_sizes, write_sizes
-from ciyuan.interop.family import Family
+from ciyuan.interop.family import LANGUAGE_MODEL, Family, Found
 from ciyuan.interop.mapping import Generated, Row, Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
@@ -17,7 +17,7 @@ FIXED: dict[str, object] = {
 }  # fmt: skip
 
 
-def read(theirs: TheirSettings, untied: bool) -> dict[str, object]:
+def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
     """From MarianConfig; keys that older releases wrote may only say what the class does anyway."""
     fields = read_sizes(theirs, vocab_size=58101, activation="gelu", scaled=False, attention_dropout=0.0)
     for name, value in {
@@ -73,4 +73,4 @@ def _sines(model: Transformer) -> Tensor:
     return model.main.positions.get_buffer("table")
 
 
-MARIAN = Family("marian", "MarianMTModel", FIXED, read, write, table)
+MARIAN = Family("marian", {"MarianMTModel": LANGUAGE_MODEL}, FIXED, read, write, table)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ciyuan.interop.family import ACTIVATIONS, Family, their_activation
+from ciyuan.interop.family import ACTIVATIONS, LANGUAGE_MODEL, Family, Found, their_activation
 from ciyuan.interop.mapping import Generated, Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import Activation, ModelConfig
@@ -33,7 +33,7 @@ FIXED: dict[str, object] = {
 }  # fmt: skip
 
 
-def read(theirs: TheirSettings, untied: bool) -> dict[str, object]:
+def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
     d_model = theirs.whole("d_model", 512)
     n_layers = theirs.whole("num_layers", 6)
     activation, gated = theirs.choice("feed_forward_proj", FORWARD, "relu")
@@ -56,7 +56,7 @@ def read(theirs: TheirSettings, untied: bool) -> dict[str, object]:
         "relative_buckets": buckets,
         "relative_max_distance": theirs.whole("relative_attention_max_distance", 128, low=buckets // 2 + 1),
         "max_positions": theirs.whole("n_positions", MAX_POSITIONS),
-        "tied": not untied,
+        "tied": not found.untied,
         "logit_scale": d_model**-0.5 if scaled else 1.0,
         "dropout": dropout, "attention_dropout": dropout, "activation_dropout": dropout,
         "pad_id": theirs.whole("pad_token_id", 0, low=0),
@@ -158,5 +158,13 @@ def _embedding(model: Transformer) -> Tensor:
 
 
 T5 = Family(
-    "t5", "T5ForConditionalGeneration", FIXED, read, write, table, plain=plain, fold=fold, tied_to="shared.weight"
+    "t5",
+    {"T5ForConditionalGeneration": LANGUAGE_MODEL},
+    FIXED,
+    read,
+    write,
+    table,
+    plain=plain,
+    fold=fold,
+    tied_to="shared.weight",
 )
