@@ -1,6 +1,6 @@
 """From files of many formats to batches of token ids: readers, checks, the token store, and the resumable loader.
 
-readers ──> Corpus (checks) ──> prepare ──> TokenStore ──> Loader ──> Prefetch
+readers ──> Corpus (checks) ──> prepare (examples) ──> TokenStore ──> Loader or PackedLoader ──> Prefetch
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ciyuan.data.settings import DataSettings as DataSettings
 
 if TYPE_CHECKING:
+    from ciyuan.data.blocks import PackedLoader as PackedLoader
     from ciyuan.data.checks import Corpus as Corpus
     from ciyuan.data.loader import Loader as Loader
     from ciyuan.data.prefetch import Prefetch as Prefetch
@@ -18,15 +19,19 @@ if TYPE_CHECKING:
     from ciyuan.data.preparation import Prepared as Prepared
     from ciyuan.data.preparation import prepare as prepare
     from ciyuan.data.readers import Record as Record
+    from ciyuan.data.readers import read_answers as read_answers
+    from ciyuan.data.readers import read_chats as read_chats
     from ciyuan.data.readers import read_labelled as read_labelled
     from ciyuan.data.readers import read_pairs as read_pairs
     from ciyuan.data.readers import read_texts as read_texts
+    from ciyuan.data.sentence_pairs import SentencePairs as SentencePairs
     from ciyuan.data.store import TokenStore as TokenStore
 
 _HOMES = {
-    "Corpus": "checks", "Loader": "loader", "Prefetch": "prefetch", "Preflight": "preparation", "Prepared": "preparation",
-    "Record": "readers", "TokenStore": "store", "prepare": "preparation",
-    "read_labelled": "readers", "read_pairs": "readers", "read_texts": "readers",
+    "Corpus": "checks", "Loader": "loader", "Prefetch": "prefetch", "PackedLoader": "blocks", "Preflight": "preparation",
+    "Prepared": "preparation", "Record": "readers", "SentencePairs": "sentence_pairs", "TokenStore": "store",
+    "prepare": "preparation", "read_answers": "readers", "read_chats": "readers", "read_labelled": "readers",
+    "read_pairs": "readers", "read_texts": "readers",
 }  # fmt: skip
 
 

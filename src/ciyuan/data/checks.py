@@ -7,6 +7,7 @@ Hashes have 64 bits: among fifty million examples the odds that any is wrongly t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -25,15 +26,16 @@ from numpy.typing import NDArray
 
 from ciyuan.data.folders import saying_disk_errors
 from ciyuan.data.readers import Columns, Record, Tally, corpora, read
+from ciyuan.data.readers.record import ANSWERS, CHATS
 from ciyuan.data.settings import DataSettings
 from ciyuan.errors import DataError
 
-Shape = Literal["pairs", "texts", "labelled"]
+Shape = Literal["pairs", "texts", "labelled", "answers", "chats"]
 Hashes = NDArray[np.uint64]
 
 TRAIN, DEV = 0, 1
 MAX_LABELS = 1000
-MAX_HELD_OUT: dict[Shape, float] = {"pairs": 0.2, "labelled": 0.2, "texts": 0.05}
+MAX_HELD_OUT: dict[Shape, float] = {"pairs": 0.2, "labelled": 0.2, "texts": 0.05, "answers": 0.2, "chats": 0.2}
 """The largest share of a corpus that becomes dev; a small corpus gives less than was asked for, and that is said."""
 PORTION = 2**21
 """Hashes compared at a time, in 16 MiB."""
@@ -68,16 +70,11 @@ class Corpus:
     """
 
     def __init__(self, settings: DataSettings, shape: Shape = "pairs", *, scratch: str | Path | None = None) -> None:
-        names = {
-            "pairs": {"source": settings.source, "target": settings.target},
-            "texts": {"text": settings.text},
-            "labelled": {"text": settings.text, "label": settings.label},
-        }
         if not settings.train:
             raise DataError("no file to train on", where="data.train", fix="give one with --data FILE")
         self.settings, self.shape, self._scratch = settings, shape, scratch
-        self.columns = Columns(names[shape], settings.group)
-        self._dev_columns = Columns(names[shape])
+        self.columns = _columns(settings, shape)
+        self._dev_columns = dataclasses.replace(self.columns, group=None)
         dev = (settings.dev,) if isinstance(settings.dev, str) else settings.dev
         self.dev_files: tuple[str, ...] = dev if isinstance(dev, tuple) else ()
         corpora(settings.train, self.columns)
@@ -87,6 +84,15 @@ class Corpus:
     @property
     def files(self) -> tuple[str, ...]:
         return self.settings.train
+
+    @property
+    def may_be_empty(self) -> frozenset[str]:
+        """The roles whose text may be empty: an answer that the passage does not hold, no label of several."""
+        return frozenset({"answer", "label"} if self.columns.label_separator is not None else {"answer"})
+
+    def key_of(self, record: Record) -> list[str]:
+        """The texts by which an example is known again in dev: what the model reads, without what it is to say."""
+        return _texts(record)[: {"labelled": len(self.columns.roles) - 1, "answers": 2}.get(self.shape, 1)]
 
     @cached_property
     def content(self) -> str:
@@ -115,7 +121,7 @@ class Corpus:
         """The examples to measure on: those of the dev file that are not empty, or those held out."""
         if self.dev_files:
             records = read(self.dev_files, self._dev_columns)
-            kept = [record for record in records if all(map(str.strip, record.fields.values()))]
+            kept = [record for record in records if self._is_whole(record)]
             if not kept:
                 raise DataError("holds no example that is not empty", where=self.dev_files[0])
             return kept
@@ -126,9 +132,19 @@ class Corpus:
         return self._with_code(TRAIN)
 
     def texts(self) -> Iterator[str]:
-        """Every text to learn from, all sides but the labels: what a tokeniser is trained on. Dev is not among them."""
+        """Every text to learn from, all sides but the labels: what a tokeniser is trained on. Dev is not among them.
+
+        A passage counts once for all the neighbouring questions about it.
+        """
+        passage = None
         for record in self.train():
-            yield from (text for role, text in record.fields.items() if role != "label")
+            for role, text in record.fields.items():
+                if role != "label" and not (role == "passage" and text == passage):
+                    yield text
+            passage = record.fields.get("passage")
+
+    def _is_whole(self, record: Record) -> bool:
+        return all(text.strip() or role in self.may_be_empty for role, text in record.fields.items())
 
     def _with_code(self, code: int) -> Iterator[Record]:
         codes = self.verdicts.codes
@@ -144,6 +160,19 @@ class Corpus:
     def _signs(self) -> list[tuple[int, int]]:
         local = [path for path in (*self.files, *self.dev_files) if not path.startswith("hf:")]
         return [(status.st_size, status.st_mtime_ns) for status in map(os.stat, local)]
+
+
+def _columns(settings: DataSettings, shape: Shape) -> Columns:
+    labelled = {"text": settings.text, "second": settings.second, "label": settings.label}
+    names: dict[Shape, dict[str, str | None]] = {
+        "pairs": {"source": settings.source, "target": settings.target},
+        "texts": {"text": settings.text},
+        "labelled": {role: name for role, name in labelled.items() if role != "second" or name is not None},
+        "answers": dict(zip(ANSWERS, (settings.question, settings.passage, settings.answer), strict=True)),
+        "chats": dict.fromkeys(CHATS, settings.text),
+    }
+    several = settings.label_separator if shape == "labelled" and settings.multi_label else None
+    return Columns(names[shape], settings.group, label_separator=several)
 
 
 class _Check:
@@ -170,7 +199,7 @@ class _Check:
             self._mark_duplicates(codes)
         dev_keys = np.empty(0, np.uint64)
         if self.corpus.dev_files:
-            dev_keys = np.unique(np.array([_hash(_texts(record)[:1]) for record in self.corpus.dev], np.uint64))
+            dev_keys = np.unique(np.array([_hash(self.corpus.key_of(record)) for record in self.corpus.dev], np.uint64))
         elif self.settings.dev is not None:
             assert isinstance(self.settings.dev, int)
             dev_keys = self._hold_out(codes, self.settings.dev, tally)
@@ -193,14 +222,16 @@ class _Check:
     def _read(self, tally: Tally, labels: Counter[str]) -> NDArray[np.uint8]:
         codes = bytearray()
         shift = _Shift()
+        roles, may_be_empty = self.corpus.columns.roles, self.corpus.may_be_empty
         group: str | None = None
         unit = 0
         for record in self.corpus._all(tally):
             texts = _texts(record)
-            codes.append(next((i for i, text in enumerate(texts, start=2) if not text), TRAIN))
-            key = _hash(texts[:1])
+            codes.append(next((i for i, (role, text) in enumerate(zip(roles, texts, strict=True), start=2)
+                               if not text and role not in may_be_empty), TRAIN))  # fmt: skip
+            key = _hash(self.corpus.key_of(record))
             self.keys.append(key)
-            self.wholes.append(_hash(texts) if len(texts) > 1 else key)
+            self.wholes.append(key if self.corpus.key_of(record) == texts else _hash(texts))
             self.lines.append(record.lines)
             if record.group is not None and record.group != group:
                 group, unit = record.group, _hash([record.group])
@@ -209,7 +240,7 @@ class _Check:
             if self.corpus.shape == "pairs":
                 shift.look(record, texts)
             elif self.corpus.shape == "labelled":
-                labels[record.fields["label"]] += 1
+                labels.update(labels_of(record, self.corpus))
                 if len(labels) > MAX_LABELS:
                     raise DataError(f"more than {MAX_LABELS:,} different labels", where=record.where,
                                     fix="is data.label the right column?")  # fmt: skip
@@ -368,6 +399,11 @@ class _Numbers:
         self._file.seek(0, os.SEEK_END)
         self._file.write(self._buffer.tobytes())
         self._buffer = array("Q")
+
+
+def labels_of(record: Record, corpus: Corpus) -> tuple[str, ...]:
+    """The labels of a labelled text: exactly one, unless it may have several."""
+    return (record.fields["label"],) if corpus.columns.label_separator is None else record.labels
 
 
 def _texts(record: Record) -> list[str]:

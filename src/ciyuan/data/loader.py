@@ -72,8 +72,6 @@ class Loader:
         self._starts, self._strips = _cut(descending, batch_tokens, STRIP if sides.shape[1] > 1 else 1)
         self._tie = _other_side(sides)
         self._plans: dict[int, _Plan] = {}
-        # philox keys are two words of 64 bits
-        self._key = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest(), "little")
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -141,14 +139,25 @@ class Loader:
         n = self.n_examples
         order, sequence = np.arange(n), np.arange(len(self))
         if self.shuffle:
-            # Raw 64-bit words, sorted: numpy promises Philox's stream for ever, but not what Generator.permutation makes of it.
-            raw = np.random.Philox(key=np.array([self._key, epoch], dtype=np.uint64)).random_raw(n + len(self))
+            raw = _random_words(n + len(self), self.seed, epoch)
             order, sequence = np.argsort(raw[:n], kind="stable"), np.argsort(raw[n:], kind="stable")
         order = order[_stable_argsort(self._narrowness[order])]
         if self._tie is not None:
             by_tie = _stable_argsort(self._tie[order])
             order = order[by_tie[_stable_argsort(self._strips[by_tie])]]
         return _Plan(order, sequence)
+
+
+def random_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """(n,) the numbers 0 … n − 1 in an order that depends on nothing but n, seed and epoch."""
+    return np.argsort(_random_words(n, seed, epoch), kind="stable")
+
+
+def _random_words(n: int, seed: int, epoch: int) -> NDArray[np.uint64]:
+    """Raw 64-bit words, to be sorted: numpy promises Philox's stream for ever, but not what Generator.permutation makes of it."""
+    digest = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
+    key = np.array([int.from_bytes(digest, "little"), epoch], dtype=np.uint64)  # Philox's key is two words
+    return np.random.Philox(key=key).random_raw(n)
 
 
 def _stable_argsort(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,37 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
-from ciyuan.data.checks import Corpus
+from ciyuan.data.checks import Corpus, labels_of
+from ciyuan.data.examples import AnswerForm, Encoder, Form, Making, kind_of
 from ciyuan.data.folders import new_folder, one_at_a_time
 from ciyuan.data.readers import Record
 from ciyuan.data.store import StoreWriter, TokenStore, read_sealed, write_sealed
 from ciyuan.errors import DataError
 
-FORMAT = 1
-CHUNK = 512
-"""Records encoded at a time."""
+FORMAT = 2
 HASH_ALL = 2**26
 """Bytes up to which a reused store is hashed whole, in a fraction of a second; of larger ones the sizes are compared."""
-
-
-class Encoder(Protocol):
-    """What is asked of a tokeniser."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def encode_batch(self, texts: Any, /) -> list[list[int]]: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ class Preflight:
     tokens: dict[str, int]
     longest: dict[str, int]
     dropped: dict[str, int]
-    """By reason: "empty source", "duplicate", "also in dev", "too long", and what readers passed over ("fuzzy")."""
+    """Examples by reason: "empty source", "duplicate", "also in dev", "too long", and what readers passed over ("fuzzy")."""
     truncated: int
     dev_examples: int
     dev_tokens: dict[str, int]
@@ -64,7 +51,16 @@ class Preflight:
     """Train examples of each label."""
     example: dict[str, str]
     """The first train example, as text."""
+    supervised: int | None = None
+    """Tokens that are learnt, where others are only read; None where the objective says that, or there is a label instead."""
+    unanswerable: int = 0
+    """Train examples whose passage does not hold the answer."""
     cached: bool = False
+
+    @property
+    def supervised_share(self) -> float | None:
+        """Of all tokens those that are learnt, 0 … 1."""
+        return None if self.supervised is None else self.supervised / max(1, sum(self.tokens.values()))
 
     @property
     def leaks(self) -> int:
@@ -78,10 +74,18 @@ class Preflight:
             f"{self.examples:,} of {self.records:,} examples to learn from: {tokens} tokens (longest: {longest})"
             + (", reused from an earlier preparation" if self.cached else "")
         ]
+        share = self.supervised_share
+        if share is not None:
+            each = (self.supervised or 0) / max(1, self.examples)
+            said.append(f"learnt: {self.supervised:,} tokens, {share:.1%} of all, {each:,.1f} an example; the others are read")
+        if self.unanswerable:
+            said.append(f"without an answer in the passage: {self.unanswerable:,} ({self.unanswerable / self.examples:.1%})")
         if self.dropped:
-            said.append("dropped: " + ", ".join(f"{n:,} {reason}" for reason, n in self.dropped.items()))
+            n_dropped = sum(self.dropped.values())
+            listed = ", ".join(f"{n:,} {reason}" for reason, n in self.dropped.items())
+            said.append(f"dropped: {listed} ({n_dropped / (n_dropped + self.examples):.1%})")
         if self.truncated:
-            said.append(f"truncated: {self.truncated:,}")
+            said.append(f"truncated: {self.truncated:,} ({self.truncated / self.examples:.1%})")
         if self.first_leak:
             said.append(f"first train example that is also in dev: {self.first_leak}")
         if self.labels:
@@ -94,9 +98,10 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Ready to train on. train, dev: columns "source" and "target"; "text" and "document"; or "text" and "label".
+    """Ready to train on. train, dev: columns as `data.examples` lists them.
 
-    dev_records[i] is example i of dev as text, whole even where its tokens were truncated. labels: by their id.
+    dev_records[i] is example i of dev as text, whole even where its tokens were truncated; by sentences, dev has a row for each
+    of theirs. labels: by their id.
     """
 
     train: TokenStore
@@ -106,13 +111,20 @@ class Prepared:
     labels: tuple[str, ...] = ()
 
 
-def prepare(corpus: Corpus, encoder: Encoder, cache: str | Path) -> Prepared:
+def prepare(
+    corpus: Corpus, encoder: Encoder, cache: str | Path, *, words: bool = False, sentences: bool = False,
+    answers: AnswerForm = "spans",
+) -> Prepared:  # fmt: skip
     """Token ids of the corpus, made once and kept in the folder `cache`.
 
+    words: of texts, a column "words" with 1 where a token begins a word. sentences: of texts, a row for each sentence instead of
+    each document. answers: of a corpus of answers, whether they are pointed at ("spans"), or written by an encoder–decoder
+    ("pairs") or a decoder ("prompted").
     What is kept is found again by the bytes of the data, the tokeniser and the settings that matter; if it is damaged, it
     is made again and a note says so. Raises DataError, and DiskError where it cannot be written.
     """
-    folder = Path(cache) / preparation_key(corpus, encoder)
+    form = Form(words=words, sentences=sentences, answers=answers)
+    folder = Path(cache) / preparation_key(corpus, encoder, form)
     notes: tuple[str, ...] = ()
     if (kept := _reopen(folder, corpus)) is not None:
         return kept
@@ -122,64 +134,64 @@ def prepare(corpus: Corpus, encoder: Encoder, cache: str | Path) -> Prepared:
         if folder.exists():
             notes = (f"{folder}: the prepared data was damaged and has been made again",)
         with new_folder(folder, lambda path: _reopen(path, corpus) is not None) as draft:
-            _write(draft, corpus, encoder)
+            _write(draft, corpus, encoder, form)
     made = _reopen(folder, corpus)
     assert made is not None, folder
     preflight = dataclasses.replace(made.preflight, cached=False, notes=made.preflight.notes + notes)
     return dataclasses.replace(made, preflight=preflight)
 
 
-def preparation_key(corpus: Corpus, encoder: Encoder) -> str:
+def preparation_key(corpus: Corpus, encoder: Encoder, form: Form) -> str:
     """The name under which the corpus, encoded so, is kept."""
     settings = corpus.settings
     decisive = settings.model_dump(mode="json", exclude={"train"})
     if corpus.dev_files:
         decisive["dev"] = "files"
-    whole = [FORMAT, corpus.shape, corpus.content, encoder.fingerprint, encoder.vocab_size, decisive]
+    made = dataclasses.asdict(form)
+    whole = [FORMAT, corpus.shape, corpus.content, encoder.fingerprint, encoder.vocab_size, decisive, made]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _write(draft: Path, corpus: Corpus, encoder: Encoder) -> None:
-    verdicts, settings = corpus.verdicts, corpus.settings
-    names = sorted({*verdicts.labels, *(r.fields["label"] for r in corpus.dev if "label" in r.fields)})
+def _write(draft: Path, corpus: Corpus, encoder: Encoder, form: Form) -> None:
+    verdicts, kept = corpus.verdicts, list(corpus.dev)
+    names = sorted({*verdicts.labels, *(name for record in kept for name in _labels(record, corpus))})
     labels = {name: i for i, name in enumerate(names)}
-    cutter = None if corpus.shape == "texts" else settings.max_length
     first: list[Record] = []
-    train, train_cut = _encode(draft / "train", _noticing_first(corpus.train(), first), encoder, labels, corpus,
-                               cutter, truncate=settings.too_long == "truncate")  # fmt: skip
+    making = Making(corpus, encoder, form, labels, whole=False)
+    train = _encode(draft / "train", _noticing_first(corpus.train(), first), making)
     dropped = {**verdicts.dropped, **train.dropped}
     if not len(train.store):
         listed = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
         raise DataError("no example is left to train on", where=", ".join(corpus.files), allowed=f"dropped: {listed}",
                         fix="raise data.max_length or set data.too_long: truncate")  # fmt: skip
+    kind = kind_of(corpus, form)
     label_counts = _count_labels(train.store, names, corpus) if corpus.shape == "labelled" else {}
     dev_tokens: dict[str, int] = {}
     dev_cut, seals = 0, {"train": train.store.fingerprint}
-    kept = list(corpus.dev)
     if kept:
-        dev, dev_cut = _encode(draft / "dev", kept, encoder, labels, corpus, cutter, truncate=True, keep_empty=True)
-        dev_tokens = {name: dev.store.n_tokens(name) for name in dev.store.columns if name in corpus.columns.roles}
-        seals["dev"] = dev.store.fingerprint
-    lines = [json.dumps([r.fields, r.file, r.line, r.group, r.lines], ensure_ascii=False) + "\n" for r in kept]
-    text = "".join(lines).encode()
+        dev = _encode(draft / "dev", kept, dataclasses.replace(making, whole=True))
+        dev_tokens = {name: dev.store.n_tokens(name) for name in kind.texts}
+        dev_cut, seals["dev"] = dev.truncated, dev.store.fingerprint
+    text = "".join(_as_line(record) for record in kept).encode()
     (draft / "dev.jsonl").write_bytes(text)
     seals["dev.jsonl"] = hashlib.sha256(text).hexdigest()
-    columns = [name for name in corpus.columns.roles if name != "label"]
     preflight = Preflight(
         files=corpus.files,
         records=len(verdicts.codes),
-        examples=len(train.store),
-        tokens={name: train.store.n_tokens(name) for name in columns},
-        longest={name: int(train.store.lengths(name).max()) for name in columns},
+        examples=train.examples,
+        tokens={name: train.store.n_tokens(name) for name in kind.texts},
+        longest={name: int(train.store.lengths(name).max()) for name in kind.texts},
         dropped=dropped,
-        truncated=train_cut,
+        truncated=train.truncated,
         dev_examples=len(kept),
-        dev_tokens={name: n for name, n in dev_tokens.items() if name != "label"},
+        dev_tokens=dev_tokens,
         dev_truncated=dev_cut,
         first_leak=verdicts.first_leak,
         notes=tuple(verdicts.tally.notes),
         labels=label_counts,
         example=dict(first[0].fields),
+        supervised=train.supervised if kind.learns else None,
+        unanswerable=train.unanswerable,
     )
     write_sealed(
         draft / "preflight.json", {"seals": seals, "labels": names, "preflight": dataclasses.asdict(preflight)}
@@ -188,44 +200,33 @@ def _write(draft: Path, corpus: Corpus, encoder: Encoder) -> None:
 
 @dataclass(frozen=True)
 class _Encoded:
+    """A store and what became of the records. examples: those that are in it."""
+
     store: TokenStore
+    examples: int
     dropped: dict[str, int]
+    truncated: int
+    supervised: int
+    unanswerable: int
 
 
-def _encode(
-    folder: Path, records: Iterable[Record], encoder: Encoder, labels: dict[str, int], corpus: Corpus,
-    max_length: int | None, *, truncate: bool, keep_empty: bool = False,
-) -> tuple[_Encoded, int]:  # fmt: skip
-    """Write a store of the records; how many were truncated."""
-    texts = [role for role in corpus.columns.roles if role != "label"]
-    limits = dict.fromkeys(texts, encoder.vocab_size)
-    if corpus.shape != "pairs":
-        limits["label" if corpus.shape == "labelled" else "document"] = 2**32
+def _encode(folder: Path, records: Iterable[Record], making: Making) -> _Encoded:
+    """Write a store of the records."""
+    kind = kind_of(making.corpus, making.form)
+    limits = {"token": making.encoder.vocab_size, "number": 2**32, "flag": 2}
     dropped: Counter[str] = Counter()
-    n_truncated = 0
-    with StoreWriter(folder, limits, {"tokenizer": encoder.fingerprint, "labels": list(labels)}) as writer:
-        document, group = -1, None
-        for chunk in _chunks(records):
-            flat = encoder.encode_batch([record.fields[role] for record in chunk for role in texts])
-            for record, ids in zip(chunk, _rows(flat, len(texts)), strict=True):
-                if not keep_empty and not all(ids):
-                    dropped["no tokens"] += 1
-                    continue
-                if max_length is not None and max(map(len, ids)) > max_length:
-                    if not truncate:
-                        dropped["too long"] += 1
-                        continue
-                    n_truncated += 1
-                    ids = [side[:max_length] for side in ids]
-                more: list[Sequence[int]] = []
-                if corpus.shape == "labelled":
-                    more = [[labels[record.fields["label"]]]]
-                elif corpus.shape == "texts":
-                    if record.group is None or record.group != group:
-                        document, group = document + 1, record.group
-                    more = [[document]]
-                writer.append(*ids, *more)
-    return _Encoded(TokenStore.open(folder), dict(dropped)), n_truncated
+    examples = truncated = supervised = unanswerable = 0
+    meta = {"tokenizer": making.encoder.fingerprint, "labels": list(making.labels)}
+    with StoreWriter(folder, {name: limits[holds] for name, holds in kind.columns.items()}, meta) as writer:
+        for made in kind.make(records, making):
+            if made.dropped is not None:
+                dropped[made.dropped] += 1
+                continue
+            for row in made.rows:
+                writer.append(*row)
+            examples, truncated, supervised = examples + 1, truncated + made.truncated, supervised + made.supervised
+            unanswerable += made.unanswerable
+    return _Encoded(TokenStore.open(folder), examples, dict(dropped), truncated, supervised, unanswerable)
 
 
 def _reopen(folder: Path, corpus: Corpus) -> Prepared | None:
@@ -244,15 +245,15 @@ def _reopen(folder: Path, corpus: Corpus) -> Prepared | None:
     except (DataError, OSError, KeyError):
         return None
     preflight = Preflight(**{**counts, "files": corpus.files, "notes": tuple(counts["notes"]), "cached": True})
-    records = tuple(Record(*json.loads(line)) for line in text.decode().split("\n") if line)
+    records = tuple(_of_line(line) for line in text.decode().split("\n") if line)
     return Prepared(stores["train"], stores.get("dev"), records, preflight, tuple(labels))
 
 
 def _count_labels(store: TokenStore, names: Sequence[str], corpus: Corpus) -> dict[str, int]:
     counts = np.bincount(store["label"].tokens, minlength=len(names))
     found = {name: int(n) for name, n in zip(names, counts, strict=True) if n}
-    if len(found) < 2:
-        raise DataError(f'every example has the label "{next(iter(found))[:40]}"', where=", ".join(corpus.files),
+    if len(found) < 2 and (corpus.columns.label_separator is None or not found):
+        raise DataError(f'every example has the label "{next(iter(found), "")[:40]}"', where=", ".join(corpus.files),
                         fix="a classifier needs two labels or more")  # fmt: skip
     unseen = [name for name in names if name not in found]
     if unseen:
@@ -267,11 +268,15 @@ def _noticing_first(records: Iterable[Record], first: list[Record]) -> Iterator[
         yield record
 
 
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    rest = iter(records)
-    while chunk := list(itertools.islice(rest, CHUNK)):
-        yield chunk
+def _labels(record: Record, corpus: Corpus) -> tuple[str, ...]:
+    return labels_of(record, corpus) if corpus.shape == "labelled" else ()
 
 
-def _rows(flat: list[list[int]], width: int) -> Iterator[list[list[int]]]:
-    return (flat[i : i + width] for i in range(0, len(flat), width))
+def _as_line(record: Record) -> str:
+    return json.dumps([getattr(record, field.name) for field in dataclasses.fields(record)], ensure_ascii=False) + "\n"
+
+
+def _of_line(line: str) -> Record:
+    """What `_as_line` wrote."""
+    fields, file, line_number, group, lines, answers, start, turns = json.loads(line)
+    return Record(fields, file, line_number, group, lines, tuple(answers), start, tuple((who, words) for who, words in turns))

@@ -15,7 +15,7 @@ class DataSettings(Settings):
 
     train: tuple[str, ...] = Field(
         default=(),
-        description="Files to learn from: .tsv .csv .jsonl .parquet .tmx .po .txt, each also .gz .xz .zst; "
+        description="Files to learn from: .tsv .csv .jsonl .parquet .tmx .po .txt, SQuAD's .json, each also .gz .xz .zst; "
         "two files that differ only in their suffix (corpus.en corpus.zh) are one parallel corpus; hf:NAME",
     )
     dev: str | int | tuple[str, ...] | None = Field(
@@ -24,7 +24,13 @@ class DataSettings(Settings):
     source: str | None = Field(default=None, description="Language to translate from; also the column's or file's name")
     target: str | None = Field(default=None, description="Language to translate into; also the column's or file's name")
     text: str | None = Field(default=None, description='Column that holds the text, "text" unless said otherwise')
+    second: str | None = Field(default=None, description="Column that holds a second text, to label pairs of texts")
     label: str | None = Field(default=None, description='Column that holds the label, "label" unless said otherwise')
+    multi_label: bool = Field(default=False, description="Whether a text may have several labels, or none")
+    label_separator: str = Field(default=",", min_length=1, description="What parts the labels of one text, unless they are a list")
+    question: str | None = Field(default=None, description='Column that holds the question, "question" unless said otherwise')
+    passage: str | None = Field(default=None, description='Column that holds the passage, "passage" or "context" unless said')
+    answer: str | None = Field(default=None, description='Column that holds the answer, "answer" or "answers" unless said')
     group: str | None = Field(default=None, description="Column by which train and dev are kept apart, e.g. a document")
     max_length: int = Field(default=256, ge=1, description="Longest source, target or labelled text, in tokens")
     too_long: Literal["drop", "truncate"] = Field(default="drop", description="What becomes of a longer one in train")

@@ -25,8 +25,8 @@ UNSPACED_RANGES = (
 )  # fmt: skip
 """The same scripts as ranges of characters, for counting."""
 
-_MARKS = r"、。，．；：？！「」『』（）【】〔〕《》〈〉“”‘’…—·～"
-_ESCAPE = "\ue000"
+MARKS = r"、。，．；：？！「」『』（）【】〔〕《》〈〉“”‘’…—·～"
+ESCAPE = "\ue000"
 
 QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -40,12 +40,12 @@ def lossless_normalizer(special: Sequence[str]) -> Normalizer:
     'a ▁'  →  '▁a▁<E>1'      E = U+E000; a literal E becomes E0, a literal ▁ becomes E1
     '</s>' →  '▁<<E>2/s>'    a special token's spelling, or a byte's like <0x41>, is broken by E2
     """
-    steps: list[Normalizer] = [normalizers.Replace(_ESCAPE, _ESCAPE + "0"), normalizers.Replace(SPACE, _ESCAPE + "1")]
-    steps += [normalizers.Replace(text, text[0] + _ESCAPE + "2" + text[1:]) for text in (*special, "<0x")]
+    steps: list[Normalizer] = [normalizers.Replace(ESCAPE, ESCAPE + "0"), normalizers.Replace(SPACE, ESCAPE + "1")]
+    steps += [normalizers.Replace(text, text[0] + ESCAPE + "2" + text[1:]) for text in (*special, "<0x")]
     steps += [
         normalizers.Replace(" ", SPACE),
         normalizers.Prepend(SPACE),
-        normalizers.Replace(Regex(rf"\A{SPACE}(?=[{UNSPACED}{_MARKS}])"), ""),
+        normalizers.Replace(Regex(rf"\A{SPACE}(?=[{UNSPACED}{MARKS}])"), ""),
     ]
     return normalizers.Sequence(steps)
 
@@ -58,18 +58,18 @@ def lossless_decoder() -> Decoder:
             decoders.Fuse(),
             decoders.Strip(SPACE, 1, 0),
             decoders.Replace(SPACE, " "),
-            decoders.Replace(_ESCAPE + "2", ""),
-            decoders.Replace(_ESCAPE + "1", SPACE),
-            decoders.Replace(_ESCAPE + "0", _ESCAPE),
+            decoders.Replace(ESCAPE + "2", ""),
+            decoders.Replace(ESCAPE + "1", SPACE),
+            decoders.Replace(ESCAPE + "0", ESCAPE),
         ]
     )
 
 
 def word_cut() -> PreTokenizer:
-    """▁words of spaced scripts; runs of unspaced ones, with the marks that follow, at most 24 + 4 characters long."""
+    """▁words of spaced scripts; runs of unspaced ones, with the marks that follow, at most 24 + 4 characters long; line breaks."""
     pattern = (
-        rf"{SPACE}*[{UNSPACED}]{{1,24}}[{_MARKS}]{{0,4}}|{SPACE}*[{_MARKS}]{{1,4}}"
-        rf"|{SPACE}*[^{SPACE}{UNSPACED}{_MARKS}]{{1,64}}|{SPACE}{{1,16}}"
+        rf"{SPACE}*[{UNSPACED}]{{1,24}}[{MARKS}]{{0,4}}|{SPACE}*[{MARKS}]{{1,4}}"
+        rf"|{SPACE}*[^{SPACE}{UNSPACED}{MARKS}\n]{{1,64}}|{SPACE}{{1,16}}|\n{{1,16}}"
     )
     return pre_tokenizers.Split(Regex(pattern), "isolated")
 

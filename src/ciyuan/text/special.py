@@ -19,9 +19,11 @@ class SpecialTokens:
     mask: str | None = None
     cls: str | None = None
     sep: str | None = None
+    extra: tuple[str, ...] = ()
+    """Further tokens that only code writes: the markers of a chat, the sentinels of denoising."""
 
     def __post_init__(self) -> None:
-        others = [spelling for role, spelling in self.by_role().items() if role != "pad"]
+        others = [*(spelling for role, spelling in self.by_role().items() if role != "pad"), *self.extra]
         if self.pad in others:
             raise ValueError(f"PAD {self.pad!r} is another role's token too: padding would teach the model that role")
 
@@ -30,13 +32,13 @@ class SpecialTokens:
         found: dict[Role, str] = {}
         for field in fields(self):
             spelling = getattr(self, field.name)
-            if spelling is not None:
+            if spelling is not None and field.name != "extra":
                 found[field.name] = spelling  # type: ignore[index]
         return found
 
     def spellings(self) -> list[str]:
-        """Each token once, in the order of their ids."""
-        return list(dict.fromkeys(self.by_role().values()))
+        """Each token once, in the order of their ids: the roles', then the further ones."""
+        return list(dict.fromkeys([*self.by_role().values(), *self.extra]))
 
 
 BERT_TOKENS = SpecialTokens(pad="[PAD]", bos=None, eos=None, unk="[UNK]", mask="[MASK]", cls="[CLS]", sep="[SEP]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +12,15 @@ import tokenizers
 from tokenizers import processors
 
 from ciyuan.errors import TokenizerError
+from ciyuan.text import chat
+from ciyuan.text.offsets import Offsets, lossless_offsets
+from ciyuan.text.pieces import ESCAPE
 from ciyuan.text.settings import TokenizerSettings
 from ciyuan.text.special import Role, SpecialTokens
 from ciyuan.text.training import Sample, train_backend
 
-Template = Literal["eos", "cls-sep", "none"]
-"""What other tools put around a text: `text </s>`, `[CLS] text [SEP]`, or nothing."""
+Template = Literal["eos", "bos", "cls-sep", "none"]
+"""What other tools put around a text: `text </s>`, `<s> text`, `[CLS] text [SEP]`, or nothing."""
 
 _CONFIG_NAMES: dict[Role, str] = {role: f"{role}_token" for role in ("pad", "bos", "eos", "unk", "mask", "cls", "sep")}
 
@@ -38,6 +41,8 @@ class Tokenizer:
         if missing:
             raise TokenizerError(f"the special tokens {', '.join(missing)} are not in the vocabulary")
         self.sample: Sample | None = None
+        # The library follows replacements of one character by two only roughly: ours are followed by our own count.
+        self._escapes = backend.normalizer is not None and backend.normalizer.normalize_str(ESCAPE).endswith(ESCAPE + "0")
 
     @staticmethod
     def train(
@@ -45,14 +50,17 @@ class Tokenizer:
         settings: TokenizerSettings | None = None,
         special: SpecialTokens | None = None,
         *,
-        template: Template = "eos",
+        template: Template | None = None,
     ) -> Tokenizer:
-        """Learn from texts. `sample` then says how many of their bytes were read under the memory ceiling."""
+        """Learn from texts. `sample` then says how many of their bytes were read under the memory ceiling.
+
+        template: None takes what the special tokens allow: "cls-sep" with CLS and SEP, else "eos", else "none".
+        """
         special = SpecialTokens() if special is None else special
         backend, sample = train_backend(texts, TokenizerSettings() if settings is None else settings, special)
         tokenizer = Tokenizer(backend, special)
         tokenizer.sample = sample
-        tokenizer._frame(template)
+        tokenizer._frame(_usual_template(special) if template is None else template)
         return tokenizer
 
     @staticmethod
@@ -96,6 +104,10 @@ class Tokenizer:
             "model_input_names": ["input_ids", "attention_mask"],
         }
         config |= {_CONFIG_NAMES[role]: spelling for role, spelling in self.special.by_role().items()}
+        if self.special.extra:
+            config["additional_special_tokens"] = list(self.special.extra)
+        if set(chat.MARKERS) <= set(self.special.extra):
+            config["chat_template"] = chat.template(self.special)
         return {
             "tokenizer.json": self.backend.to_str(pretty=True),
             "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n",
@@ -110,14 +122,31 @@ class Tokenizer:
         try:
             return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
         except (UnicodeEncodeError, TypeError):
-            for number, text in enumerate(texts):
-                for place, character in enumerate(text):
-                    if "\ud800" <= character <= "\udfff":
-                        raise TokenizerError(
-                            f"character {place + 1} is a lone surrogate (U+{ord(character):04X}), which is not text",
-                            where=f"text {number + 1}",
-                        ) from None
+            _refuse_surrogates(texts)
             raise
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], Offsets]:
+        """`encode`, and for each id the (start, end) of its characters: text[start:end] is what the token spells.
+
+        Bytes of one character all have that character's place; what stands for nothing in the text, such as the ▁ that begins
+        it, is empty. A kind that forgets spaces leaves them out.
+        """
+        return self.encode_batch_with_offsets([text])[0]
+
+    def encode_batch_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], Offsets]]:
+        """Many texts at once."""
+        try:
+            encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError):
+            _refuse_surrogates(texts)
+            raise
+        if not self._escapes:
+            return [(encoding.ids, encoding.offsets) for encoding in encodings]
+        normalize = self.backend.normalizer.normalize_str
+        return [
+            (encoding.ids, lossless_offsets(text, normalize(text), encoding.tokens))
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of ids; special tokens left out, or spelt."""
@@ -133,6 +162,13 @@ class Tokenizer:
         if piece is None:
             raise TokenizerError(f"{token_id} is no id of this tokeniser", allowed=f"ids are 0 … {self.vocab_size - 1}")
         return piece
+
+    def id_of_token(self, piece: str) -> int:
+        """The id of a piece, special or not, as the vocabulary spells it. Raises TokenizerError where there is none."""
+        found = self.backend.token_to_id(piece)
+        if found is None:
+            raise TokenizerError(f"this tokeniser has no token {piece}")
+        return found
 
     @property
     def vocab_size(self) -> int:
@@ -188,20 +224,40 @@ class Tokenizer:
         """Tell other tools what goes around a text; our own code puts special tokens where they belong itself."""
         if template == "none":
             return
-        head, tail = ("cls", "sep") if template == "cls-sep" else (None, "eos")
+        around: dict[Template, tuple[Role | None, Role | None]] = {
+            "eos": (None, "eos"), "bos": ("bos", None), "cls-sep": ("cls", "sep"),
+        }  # fmt: skip
         spelt = self.special.by_role()
-        start = [] if head is None else [spelt["cls"]]
-        end = spelt["sep" if tail == "sep" else "eos"]
+        head, tail = ([spelt[role]] if role is not None else [] for role in around[template])
+        second = 0 if template == "bos" else 1
         self.backend.post_processor = processors.TemplateProcessing(
-            single=[*start, "$A:0", f"{end}:0"],
-            pair=[*start, "$A:0", f"{end}:0", "$B:1", f"{end}:1"],
-            special_tokens=[(token, self.backend.token_to_id(token)) for token in [*start, end]],
+            single=[*head, "$A:0", *(f"{token}:0" for token in tail)],
+            pair=[*head, "$A:0", *(f"{token}:0" for token in tail), f"$B:{second}", *(f"{token}:1" for token in tail)],
+            special_tokens=[(token, self.backend.token_to_id(token)) for token in [*head, *tail]],
         )
+
+
+def _usual_template(special: SpecialTokens) -> Template:
+    if special.cls is not None and special.sep is not None:
+        return "cls-sep"
+    return "none" if special.eos is None else "eos"
+
+
+def _refuse_surrogates(texts: Sequence[str]) -> None:
+    """Raises TokenizerError at the first lone surrogate."""
+    for number, text in enumerate(texts):
+        for place, character in enumerate(text):
+            if "\ud800" <= character <= "\udfff":
+                raise TokenizerError(
+                    f"character {place + 1} is a lone surrogate (U+{ord(character):04X}), which is not text",
+                    where=f"text {number + 1}",
+                ) from None
 
 
 def _special_of(backend: tokenizers.Tokenizer, config_file: Path) -> SpecialTokens:
     """The roles that tokenizer_config.json names, or, without it, those that the usual spellings give away."""
     spelt: dict[str, str | None] = {}
+    extra: list[str] = []
     if config_file.is_file():
         try:
             config = json.loads(config_file.read_text(encoding="utf-8"))
@@ -209,8 +265,8 @@ def _special_of(backend: tokenizers.Tokenizer, config_file: Path) -> SpecialToke
             raise TokenizerError(f"this is not JSON: {error}", where=config_file) from None
         for role, name in _CONFIG_NAMES.items():
             value = config.get(name) if isinstance(config, dict) else None
-            spelling = value.get("content") if isinstance(value, dict) else value
-            spelt[role] = spelling if isinstance(spelling, str) else None
+            spelt[role] = _spelling(value)
+        extra = [token for token in _further(config) if backend.token_to_id(token) is not None]
     else:
         usual = {
             "pad": ("<pad>", "[PAD]", "<|pad|>"),
@@ -223,6 +279,26 @@ def _special_of(backend: tokenizers.Tokenizer, config_file: Path) -> SpecialToke
         }
         for usual_role, spellings in usual.items():
             spelt[usual_role] = next((text for text in spellings if backend.token_to_id(text) is not None), None)
+        extra = [token for token in chat.MARKERS if backend.token_to_id(token) is not None]
     if spelt.get("pad") is None:
         raise TokenizerError("this tokeniser has no PAD token", where=config_file, fix="add a pad_token to that file")
-    return SpecialTokens(**spelt)  # type: ignore[arg-type]
+    roles = set(spelt.values())
+    return SpecialTokens(**spelt, extra=tuple(token for token in extra if token not in roles))  # type: ignore[arg-type]
+
+
+def _spelling(value: object) -> str | None:
+    """A token as a configuration names it: its text, or an object whose content is its text."""
+    text = value.get("content") if isinstance(value, Mapping) else value
+    return text if isinstance(text, str) else None
+
+
+def _further(config: object) -> list[str]:
+    """The special tokens without a role, under the name that transformers 4 or 5 gives them."""
+    if not isinstance(config, Mapping):
+        return []
+    found: list[str] = []
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        value = config.get(name)
+        entries = value if isinstance(value, list) else list(value.values()) if isinstance(value, Mapping) else []
+        found += [text for text in map(_spelling, entries) if text is not None]
+    return list(dict.fromkeys(found))

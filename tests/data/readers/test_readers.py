@@ -17,19 +17,21 @@ from hypothesis import strategies as st
 from ciyuan.data.readers import FORMATS, Columns, read, read_labelled, read_pairs, read_texts
 from ciyuan.errors import DataError
 from tests.data.readers.test_memories import PO, tmx, unit
+from tests.data.readers.test_questions import squad
 from tests.data.writing import COMPRESS, write
 
 
 def test_unknown_suffixes_are_refused_with_a_guess(tmp_path: Path) -> None:
     for name, guess in (
         ("a.tvs", "did you mean .tsv?"),
-        ("a.json", "did you mean .jsonl?"),
         ("a.gzip", "did you mean .gz"),
     ):
         with pytest.raises(DataError) as error:
             list(read_pairs([write(tmp_path / name, "a\tb\n")]))
         assert "is not a format that is read" in str(error.value)
         assert guess in str(error.value)
+    with pytest.raises(DataError, match=r"(?s).json holds questions about passages.*name the file .jsonl"):
+        list(read_pairs([write(tmp_path / "a.json", "a\tb\n")]))
     with pytest.raises(DataError, match="no suffix is not a format"):
         list(read_pairs([write(tmp_path / "noname", "a\tb\n")]))
 
@@ -75,8 +77,9 @@ SEEDS = {
     ".tmx": tmx(unit(en="a", zh="甲"), unit(en="b", zh="乙")).encode(),
     ".po": PO.encode(),
     ".txt": b"one\ntwo\n\nthree\n",
+    ".json": json.dumps(squad([("p 甲", [("q", [("甲", 2)]), ("r", [])])]), ensure_ascii=False).encode(),
 }
-SHAPES = (("source", "target"), ("text",), ("text", "label"))
+SHAPES = (("source", "target"), ("text",), ("text", "label"), ("question", "passage", "answer"), ("chat",))
 
 
 def outcome(raw: bytes, suffix: str, folder: Path) -> None:

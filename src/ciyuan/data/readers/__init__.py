@@ -9,12 +9,15 @@ from pathlib import Path
 from ciyuan.data.readers.files import COMPRESSIONS, check_file, suffixes
 from ciyuan.data.readers.memories import read_po, read_tmx
 from ciyuan.data.readers.objects import read_hub, read_jsonl, read_parquet
-from ciyuan.data.readers.record import Columns, Record, Tally, same_language
+from ciyuan.data.readers.questions import read_squad
+from ciyuan.data.readers.record import ANSWERS, CHATS, Columns, Record, Tally, same_language
 from ciyuan.data.readers.tables import read_csv, read_moses, read_tsv
 from ciyuan.data.readers.texts import read_documents
 from ciyuan.errors import DataError, did_you_mean
 
-__all__ = ["FORMATS", "Columns", "Record", "Tally", "read", "read_labelled", "read_pairs", "read_texts"]
+__all__ = [
+    "FORMATS", "Columns", "Record", "Tally", "read", "read_answers", "read_chats", "read_labelled", "read_pairs", "read_texts",
+]  # fmt: skip
 
 Reader = Callable[[str, Columns, Tally], Iterator[Record]]
 
@@ -26,8 +29,15 @@ FORMATS: dict[str, Reader] = {
     ".tmx": read_tmx,
     ".po": read_po,
     ".txt": read_documents,
+    ".json": read_squad,
 }
-PAIRS_ONLY, TEXTS_ONLY = (".tmx", ".po"), (".txt",)
+HOLDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    ".tmx": ("pairs", ("source", "target")),
+    ".po": ("pairs", ("source", "target")),
+    ".txt": ("one text", ("text",)),
+    ".json": ("questions about passages", ANSWERS),
+}
+"""Formats that hold examples of one kind alone, and the roles of that kind."""
 
 
 def read_pairs(
@@ -46,11 +56,35 @@ def read_texts(
 
 
 def read_labelled(
-    paths: Iterable[str], text: str | None = None, label: str | None = None, *, group: str | None = None,
-    tally: Tally | None = None,
+    paths: Iterable[str], text: str | None = None, label: str | None = None, *, second: str | None = None,
+    label_separator: str | None = None, group: str | None = None, tally: Tally | None = None,
 ) -> Iterator[Record]:  # fmt: skip
-    """Records with the fields "text" and "label". A TSV without a header has the text first."""
-    return read(paths, Columns({"text": text, "label": label}, group), tally)
+    """Records with the fields "text", with `second` also "second", and "label". A TSV without a header has them in this order.
+
+    label_separator: where given, a text may have several labels, or none: a list, or a text in which it parts them; see
+    `Record.labels`.
+    """
+    names = {"text": text, "label": label} if second is None else {"text": text, "second": second, "label": label}
+    return read(paths, Columns(names, group, label_separator=label_separator), tally)
+
+
+def read_answers(
+    paths: Iterable[str], question: str | None = None, passage: str | None = None, answer: str | None = None, *,
+    group: str | None = None, tally: Tally | None = None,
+) -> Iterator[Record]:  # fmt: skip
+    """Records with the fields "question", "passage" and "answer", empty where the passage does not hold it or a file has none.
+
+    From SQuAD's .json, or tables with these columns ("context" and "answers" will do). The group is the passage unless it is said.
+    """
+    names = {"question": question, "passage": passage, "answer": answer}
+    return read(paths, Columns(names, group, optional=frozenset({"answer"})), tally)
+
+
+def read_chats(
+    paths: Iterable[str], messages: str | None = None, *, group: str | None = None, tally: Tally | None = None
+) -> Iterator[Record]:
+    """Records of conversations: `turns`, and the field "chat" with all their words."""
+    return read(paths, Columns({"chat": messages}, group), tally)
 
 
 def read(paths: Iterable[str], columns: Columns, tally: Tally | None = None) -> Iterator[Record]:
@@ -97,11 +131,13 @@ def _reader(path: str, columns: Columns) -> Reader:
     if path.startswith("hf:"):
         return read_hub
     suffix = suffixes(path)[1].lower()
-    is_pairs = columns.roles == ("source", "target")
-    if (suffix in PAIRS_ONLY and not is_pairs) or (suffix in TEXTS_ONLY and columns.roles != ("text",)):
-        raise DataError(f"{suffix} holds {'pairs' if suffix in PAIRS_ONLY else 'one text'}", where=path,
-                        allowed=f"needed here: {' and '.join(columns.roles)}",
-                        fix="name parallel files by language: corpus.en corpus.zh" if is_pairs else None)  # fmt: skip
+    holds, roles = HOLDS.get(suffix, ("columns", columns.roles))
+    if columns.roles == CHATS and suffix not in (".jsonl", ".parquet"):
+        raise DataError(f"{suffix} holds no conversations", where=path, allowed="allowed: .jsonl .parquet")
+    if columns.roles != roles:
+        fix = "name parallel files by language: corpus.en corpus.zh" if columns.roles == ("source", "target") else None
+        raise DataError(f"{suffix} holds {holds}", where=path, allowed=f"needed here: {' and '.join(columns.roles)}",
+                        fix="one object a line? name the file .jsonl" if suffix == ".json" else fix)  # fmt: skip
     return FORMATS[suffix]
 
 
@@ -123,14 +159,15 @@ def _source_first(one: str, two: str, columns: Columns) -> tuple[str, str]:
 def _unknown(path: str, stem: str, suffix: str, n_partners: int) -> DataError:
     if n_partners > 1:
         return DataError(f"{n_partners + 1} files differ only in their suffix", where=path, fix="give two of them")
-    guess = did_you_mean(suffix, [*FORMATS, *COMPRESSIONS]) if len(suffix) > 1 else None
     known = {*FORMATS, *COMPRESSIONS, ".json", ".md", suffix.lower(), ""}
     beside = sorted(
         str(other)
         for other in Path(stem).parent.iterdir()
         if suffixes(other.name)[0] == Path(stem).name and suffixes(other.name)[1].lower() not in known
     )
-    if not guess and beside and suffix:
+    guess = did_you_mean(suffix, [*FORMATS, *COMPRESSIONS]) if len(suffix) > 1 else None
+    is_code = len(suffix) == 3  # .en, which is nearer to a language than to .json
+    if beside and suffix and (is_code or not guess):
         guess = f"one of two parallel files? give {beside[0]} too"
     return DataError(f"{suffix or 'no suffix'} is not a format that is read", where=path,
                      allowed=f"allowed: {' '.join(FORMATS)}, each also {' '.join(COMPRESSIONS)}; "

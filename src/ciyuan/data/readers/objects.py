@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ciyuan.data.readers.conversations import from_chats
 from ciyuan.data.readers.files import plain_file, read_lines
-from ciyuan.data.readers.record import Columns, Record, Tally, from_rows, looks_like_a_language
+from ciyuan.data.readers.record import ALIASES, CHATS, Columns, Record, Tally, from_rows, looks_like_a_language
 from ciyuan.errors import DataError, UserError
 
 
 def read_jsonl(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     """One JSON object a line. {"translation": {"en": …, "zh": …}} counts as the fields en and zh."""
-    return from_rows(_objects(path), path, columns)
+    return _records(_objects(path), path, columns)
 
 
 def read_parquet(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
@@ -38,7 +39,7 @@ def read_parquet(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
             raise DataError(f"cannot be read as Parquet: {_one_line(error)}", where=path) from None
 
     with plain_file(path) as name:
-        yield from from_rows(rows(name), path, columns)
+        yield from _records(rows(name), path, columns)
 
 
 def read_hub(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
@@ -50,15 +51,19 @@ def read_hub(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     name, _, config = path.removeprefix("hf:").partition(":")
     try:
         rows = datasets.load_dataset(name, config or None, split="train", streaming=True)
-        yield from from_rows(enumerate(rows, start=1), path, columns)
+        yield from _records(enumerate(rows, start=1), path, columns)
     except UserError:
         raise
     except Exception as error:  # whatever the network, the hub or the data set's own files did
         raise DataError(f"cannot be read: {_one_line(error)}", where=path) from error
 
 
+def _records(rows: Iterable[tuple[int, Mapping[str, object]]], path: str, columns: Columns) -> Iterator[Record]:
+    return from_chats(rows, path, columns) if columns.roles == CHATS else from_rows(rows, path, columns)
+
+
 def _objects(path: str) -> Iterator[tuple[int, dict[str, object]]]:
-    decoder = json.JSONDecoder(object_pairs_hook=_without_repeats)
+    decoder = json.JSONDecoder(object_pairs_hook=without_repeats)
     for number, line in read_lines(path):
         if not line or line.isspace():
             continue
@@ -76,7 +81,8 @@ def _objects(path: str) -> Iterator[tuple[int, dict[str, object]]]:
         yield number, value
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What `json` is given to refuse, with a ValueError, an object that says a key twice."""
     result = dict(pairs)
     if len(result) < len(pairs):
         names = [name for name, _ in pairs]
@@ -87,7 +93,9 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parquet_columns(schema: Any, columns: Columns) -> list[str] | None:
     """The columns worth decoding; None (all) where fields are nested or cannot be told by name."""
-    asked = {*columns.names, *columns.names.values(), columns.group, "translation"}
+    if columns.roles == CHATS:
+        return None
+    asked = {*columns.names, *columns.names.values(), *ALIASES.values(), columns.group, "translation"}
     names = [name for name in schema.names if name in asked or looks_like_a_language(name)]
     return names if len(names) >= len(columns.names) or "translation" in names else None
 

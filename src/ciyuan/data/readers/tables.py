@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 from ciyuan.data.readers.files import MAX_LINE, read_lines
-from ciyuan.data.readers.record import Columns, Record, Tally, find, from_rows, resolve
+from ciyuan.data.readers.record import Columns, Record, Tally, find, finished, from_rows, resolve
 from ciyuan.errors import DataError
 
 
@@ -19,7 +19,8 @@ def read_tsv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     lines = read_lines(path)
     number, first = next(lines)
     cells = first.split("\t")
-    is_header = all(find(role, wanted, cells) for role, wanted in columns.names.items())
+    needed = [role for role in columns.roles if role not in columns.optional]
+    is_header = all(find(role, columns.names[role], cells) for role in needed)
     if columns.group is not None and not is_header:
         raise DataError(
             f'no header, so no column "{columns.group}" by which to group',
@@ -34,6 +35,8 @@ def read_tsv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
         places = {role: i for i, role in enumerate(columns.roles)}
         lines = itertools.chain([(number, first)], lines)
     width = len(cells)
+    if not is_header:
+        places = {role: i for role, i in places.items() if i < width or role in needed}
     if width < len(places):
         raise DataError(
             f"the first line has {_counted(width, 'column')}", where=f"{path}:{number}",
@@ -52,7 +55,7 @@ def read_tsv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
                 fix="an empty line?" if not line else None,
             )  # fmt: skip
         fields = {role: cells[i] for role, i in places.items()}
-        yield Record(fields, path, number, None if group is None else cells[group])
+        yield finished(Record(fields, path, number, None if group is None else cells[group]), columns)
 
 
 def read_csv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
