@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ciyuan.batch import IGNORED, Batch, Layout, Loss, Stream
+from ciyuan.batch import IGNORED, Batch, Loss
 from ciyuan.model.transformer import Transformer
 from ciyuan.objectives.alignment import Lexicon
 from ciyuan.objectives.cross_entropy import cross_entropy
-
-Ids = Sequence[int] | np.ndarray
+from ciyuan.objectives.rows import Ids, padded, stream
 
 
 class Seq2Seq:
@@ -54,10 +53,10 @@ class Seq2Seq:
         targets = [self._ended(target) for _, target in examples]
         texts = [np.concatenate([[self.start_id], target[:-1]]) for target in targets]
         return Batch(
-            text=self._stream(texts),
+            text=stream(texts, self.pad_id),
             targets=padded(targets, IGNORED),
             count=sum(map(len, targets)),
-            source=self._stream(sources),
+            source=stream(sources, self.pad_id),
             examples=tuple(map(int, numbers)),
             extra={} if self.lexicon is None else {"alignment": _alignment(self.lexicon, sources, targets)},
         )
@@ -79,17 +78,6 @@ class Seq2Seq:
 
     def _ended(self, ids: Ids) -> NDArray[np.int64]:
         return np.concatenate([np.asarray(ids, dtype=np.int64), [self.eos_id]])
-
-    def _stream(self, rows: Sequence[NDArray[np.int64]]) -> Stream:
-        return Stream(padded(rows, self.pad_id), Layout.of_lengths([len(row) for row in rows]))
-
-
-def padded(rows: Sequence[NDArray[np.int64]], filler: int) -> Tensor:
-    """Rows of ids, filled at the right to the longest: (B, T) int64."""
-    table = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
-    for row, values in zip(table, rows, strict=True):
-        row[: len(values)] = values
-    return torch.from_numpy(table)
 
 
 def _alignment(lexicon: Lexicon, sources: Sequence[NDArray[np.int64]], targets: Sequence[NDArray[np.int64]]) -> Tensor:
