@@ -121,7 +121,7 @@ def test_forbidden_tokens_are_pad_bos_and_start_but_never_eos():
     assert decoding.forbidden_tokens(config.model_copy(update={"start_id": 2, "bos_id": None})) == (0,)
 
 
-def test_the_translator_gives_the_log_softmax_of_a_full_pass():
+def test_the_scorer_gives_the_log_softmax_of_a_full_pass():
     model = build("encoder-decoder", "pre-norm rotary grouped q/k-norm gated")
     source, text = torch.tensor([[5, 6, 7, 2]]), torch.tensor([[1, 8, 9]])
     with torch.no_grad():
@@ -129,7 +129,105 @@ def test_the_translator_gives_the_log_softmax_of_a_full_pass():
         wanted = model.logits(model.hidden(Stream(text, Layout.whole(text)), memory=memory, memory_layout=layout))[
             0, -1
         ].log_softmax(0)
-    found = decoding.translator(model, [5, 6, 7, 2], forbidden=[0, 4])([8, 9])
+    found = decoding.scorer(model, [5, 6, 7, 2], forbidden=[0, 4])([8, 9])
     assert found[[0, 4]].tolist() == [-math.inf, -math.inf]
     kept = [i for i in range(23) if i not in (0, 4)]
     torch.testing.assert_close(found[kept], wanted[kept], rtol=0, atol=1e-12)
+
+
+def random_logits(seed: int, vocab_size: int = 5):
+    """The same without normalisation."""
+    log_probs = random_scorer(seed, vocab_size)
+    return lambda tokens: log_probs(tokens) + 1.5
+
+
+def test_drawing_at_temperature_0_is_greedy():
+    for seed in range(10):
+        found = decoding.sample(random_logits(seed), eos_id=EOS, limit=9, uniforms=[0.5] * 9, temperature=0)
+        wanted = decoding.greedy(random_scorer(seed, 5), eos_id=EOS, limit=9)
+        assert (found.tokens, found.finish_reason) == (wanted.tokens, wanted.finish_reason)
+        assert found.log_probs == pytest.approx(wanted.log_probs)
+
+
+def test_a_drawn_token_is_the_first_whose_probabilities_sum_to_more_than_the_number():
+    def fixed(tokens):
+        return torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
+
+    for uniform, token in ((0.05, EOS), (0.15, 1), (0.35, 2), (0.95, 3)):
+        found = decoding.sample(fixed, eos_id=EOS, limit=1, uniforms=[uniform])
+        assert (*found.tokens, *([EOS] if found.finish_reason == "stop" else [])) == (token,)
+        assert found.score == pytest.approx(math.log([0.1, 0.2, 0.3, 0.4][token]))
+
+
+def test_log_probs_are_the_models_own_whatever_the_filters():
+    def fixed(tokens):
+        return torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
+
+    found = decoding.sample(
+        fixed, eos_id=EOS, limit=1, uniforms=[0.0], temperature=2.0, top_k=2, repetition_penalty=1.2, prompt=[3]
+    )
+    assert found.log_probs == (pytest.approx(math.log([0.1, 0.2, 0.3, 0.4][found.tokens[0]])),)
+
+
+def test_the_prompt_counts_as_written():
+    def fixed(tokens):
+        return torch.tensor([0.05, 0.15, 0.2, 0.6]).log()
+
+    (best,) = decoding.beam(fixed, eos_id=EOS, limit=1, beam=1, prompt=[3], no_repeat_ngram=1)
+    assert best.tokens == (2,)
+    (best,) = decoding.beam(fixed, eos_id=EOS, limit=1, beam=1, prompt=[3], repetition_penalty=4.0)
+    assert best.tokens == (2,)  # 4 ln 0.6 < ln 0.2
+    assert best.score == pytest.approx(math.log(0.2))
+    (best,) = decoding.beam(fixed, eos_id=EOS, limit=1, beam=1, prompt=[EOS, 1, 2, 3], no_repeat_ngram=1)
+    assert best.finish_reason == "stop"  # no rule takes the end away
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_without_a_penalty_are_the_same_search_each(seed):
+    alone = decoding.beam(random_scorer(seed), eos_id=EOS, limit=6, beam=2)
+    grouped = decoding.beam(random_scorer(seed), eos_id=EOS, limit=6, beam=6, groups=3)
+    assert grouped == [hypothesis for hypothesis in alone for _ in range(3)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_high_diversity_penalty_gives_every_group_words_of_its_own(seed):
+    """Three groups of one: each begins with another word, unless it says nothing at all."""
+    found = decoding.beam(
+        random_scorer(seed), eos_id=EOS, limit=3, beam=3, groups=3, diversity_penalty=100.0, length_penalty=0.0
+    )
+    firsts = [hypothesis.tokens[0] for hypothesis in found if hypothesis.tokens]
+    assert len(set(firsts)) == len(firsts)
+    assert len(found) == 3
+    assert [h.rank(0.0) for h in found] == sorted((h.rank(0.0) for h in found), reverse=True)
+
+
+def test_the_diversity_penalty_by_hand():
+    """The first group writes 1; a group that would too pays 0.5 and takes 2 if that is less than 0.5 nats behind."""
+
+    def near(tokens):
+        return torch.tensor([0.1, 0.5, 0.4], dtype=torch.float64).log()
+
+    for penalty, second in ((0.1, (1,)), (0.5, (2,))):
+        found = decoding.beam(near, eos_id=EOS, limit=1, beam=2, groups=2, diversity_penalty=penalty)
+        assert [h.tokens for h in found] == [(1,), second]
+        assert found[1].score == pytest.approx(math.log(0.5 if second == (1,) else 0.4))
+
+
+def test_early_stop_ends_with_the_first_full_beam():
+    """Stopping at once: 0.3. With α = 1 the longer text is better, yet early_stop has its one text already."""
+
+    def patient(tokens):
+        first = torch.tensor([0.55, 0.45], dtype=torch.float64)
+        return first.log() if not tokens else torch.tensor([0.001, 0.999], dtype=torch.float64).log()
+
+    found = {stop: decoding.beam(patient, eos_id=0, limit=6, beam=2, early_stop=stop)[0] for stop in (True, False)}
+    assert found[False].tokens == (1,) * 6
+    assert found[True].tokens == ()
+
+
+def test_a_text_may_end_otherwise_than_by_eos():
+    def stubborn(tokens):
+        return torch.tensor([0.1, 0.5, 0.4]).log()
+
+    (best,) = decoding.beam(stubborn, eos_id=0, limit=9, beam=1, ends=lambda tokens: list(tokens) == [1, 1])
+    assert (best.tokens, best.finish_reason, len(best.log_probs)) == ((1, 1), "stop", 2)

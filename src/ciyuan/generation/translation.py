@@ -16,7 +16,7 @@ from typing import Protocol
 
 from ciyuan.generation.decoding import FinishReason, Hypothesis
 from ciyuan.generation.guard import RUNAWAY, Flag, flags_of
-from ciyuan.generation.search import beam_search, greedy_search, read_source
+from ciyuan.generation.search import batches, beam_search, greedy_search, read_source
 from ciyuan.generation.settings import DecodingSettings
 from ciyuan.model.transformer import Transformer
 from ciyuan.text import sentences
@@ -193,7 +193,8 @@ def _search(model: Transformer, sources: Sequence[Sequence[int]], settings: Deco
     assert eos_id is not None, "a model that writes knows its EOS"
     found: dict[int, Hypothesis] = {}
     with evaluating(model):
-        for batch in _batches([len(ids) + 1 for ids in sources], settings.batch_tokens // settings.beam):
+        lengths, budget = [len(ids) + 1 for ids in sources], settings.batch_tokens // settings.beam
+        for batch in batches(lengths, budget, least=FEWEST_TOKENS):
             rows = read_source(model, [[*sources[i], eos_id] for i in batch])
             limits = [settings.limit(len(sources[i]), max_positions) for i in batch]
             n = settings.no_repeat_ngram
@@ -205,18 +206,6 @@ def _search(model: Transformer, sources: Sequence[Sequence[int]], settings: Deco
                 best = [hypotheses[0] for hypotheses in nested]
             found.update(zip(batch, best, strict=True))
     return [found[i] for i in range(len(sources))]
-
-
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices sorted by length, as many at once as the budget of padded tokens allows, at least one."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * max(lengths[i], FEWEST_TOKENS) > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def _joined(document: _Document, answers: dict[str, _Answer], space: str) -> Translation:
