@@ -36,7 +36,7 @@ def objective(**changes):
 def naive_nll(model) -> tuple[float, int]:
     total, count = 0.0, 0
     for source, target in zip(*(Digits().encode_batch(side) for side in zip(*PAIRS))):
-        next_log_probs = decoding.translator(model, [*source, 2])
+        next_log_probs = decoding.scorer(model, [*source, 2])
         for i, token in enumerate([*target, 2]):
             total -= float(next_log_probs(target[:i])[token])
             count += 1

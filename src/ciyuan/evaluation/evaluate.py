@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
 from ciyuan.batch import Batch
+from ciyuan.evaluation.answers import evaluate_answers
+from ciyuan.evaluation.labels import evaluate_labels
 from ciyuan.evaluation.metrics import BleuTokenizer, Mean, perplexity
-from ciyuan.evaluation.translation import Row, Scores, evaluate_translation
+from ciyuan.evaluation.scores import Row, Scores
+from ciyuan.evaluation.translation import evaluate_translation
 from ciyuan.generation import DecodingSettings, translate
+from ciyuan.generation.search import batches
 from ciyuan.generation.translation import evaluating
 from ciyuan.model.transformer import Transformer
 from ciyuan.objectives.objective import Objective
 from ciyuan.objectives.seq2seq import Seq2Seq
+from ciyuan.prediction import answer, classify
 from ciyuan.text import Tokenizer
 
 LOSS_TOKENS = 4096
@@ -95,12 +100,56 @@ def translation_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[t
 
 def _batches(objective: Seq2Seq, examples: list[tuple[list[int], list[int]]]) -> Iterator[Batch]:
     """All examples, sorted by length, in batches of about LOSS_TOKENS."""
-    some: list[tuple[list[int], list[int]]] = []
-    for example in sorted(examples, key=lambda example: max(map(len, example))):
-        width = max(map(len, example)) + 1
-        if some and (len(some) + 1) * width > LOSS_TOKENS:
-            yield objective.collate(some)
-            some = []
-        some.append(example)
-    if some:
-        yield objective.collate(some)
+    for some in batches([max(map(len, example)) + 1 for example in examples], LOSS_TOKENS):
+        yield objective.collate([examples[i] for i in some])
+
+
+def evaluate_classifier(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    wanted: Sequence[Collection[str]],
+    *,
+    labels: Sequence[str],
+    multi_label: bool = False,
+    second: Sequence[str] | None = None,
+    max_length: int | None = None,
+) -> Scores:
+    """Classify the texts, or the pairs with `second`, and score against the wanted labels of each, as `evaluate_labels` does.
+
+    labels, multi_label, max_length: as in `classify`. A wanted label that is not among the labels counts as missed.
+    """
+    found = classify(
+        model, tokenizer, texts, labels=labels, multi_label=multi_label, second=second, max_length=max_length
+    )
+    shown = texts if second is None else [f"{one} ⇥ {other}" for one, other in zip(texts, second, strict=True)]
+    given = [one.labels for one in found]
+    scores = evaluate_labels(given, wanted, labels, multi_label=multi_label, texts=shown)
+    return replace(scores, warnings=(*scores.warnings, *_truncation(sum(one.truncated for one in found), len(texts))))
+
+
+def evaluate_answerer(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    questions: Sequence[str],
+    passages: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    language: str | None = None,
+    max_length: int | None = None,
+    stride: int | None = None,
+    max_answer: int | None = None,
+) -> Scores:
+    """Answer each question from its passage and score against its references, as `evaluate_answers` does.
+
+    references: any number of right answers for each; none: the passage does not hold one. The rest as in `answer`.
+    """
+    found = answer(model, tokenizer, questions, passages, max_length=max_length, stride=stride, max_answer=max_answer)
+    scores = evaluate_answers([one.text for one in found], references, language=language, questions=questions)
+    return replace(
+        scores, warnings=(*scores.warnings, *_truncation(sum(one.truncated for one in found), len(questions)))
+    )
+
+
+def _truncation(n_truncated: int, n: int) -> tuple[str, ...]:
+    return (f"{n_truncated} of {n} texts were truncated: the model does not read so much",) if n_truncated else ()

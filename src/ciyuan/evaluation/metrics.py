@@ -47,7 +47,7 @@ def bleu(
 
     check_pairs(outputs, references)
     script = script_of(references)
-    tokenizer = tokenizer or bleu_tokenizer(language or script)
+    tokenizer = tokenizer or chosen_bleu_tokenizer(references, language)
     if script is not None and tokenizer in SPACED_ONLY and not force:
         raise UserError(
             f'BLEU with the tokeniser "{tokenizer}" is meaningless here: the references look like {_NAMES[script]}',
@@ -67,6 +67,11 @@ def chrf(outputs: Sequence[str], references: Sequence[str], *, word_order: int =
     metric = CHRF(word_order=word_order)
     value = metric.corpus_score(list(outputs), [list(references)]).score
     return Score(value, str(metric.get_signature()))
+
+
+def chosen_bleu_tokenizer(references: Sequence[str], language: str | None) -> BleuTokenizer:
+    """That of the language; None: of the references' script."""
+    return bleu_tokenizer(language or script_of(references))
 
 
 def bleu_tokenizer(language: str | None) -> BleuTokenizer:
@@ -165,3 +170,12 @@ def perplexity(nll: float) -> float:
     8.0
     """
     return math.exp(nll) if nll < 700 else math.inf
+
+
+def bits_per_byte(nats: float, n_bytes: int) -> float:
+    """What a byte of the text costs, in bits: comparable between tokenisers, whose tokens are not. NaN of nothing.
+
+    >>> bits_per_byte(nats=8 * math.log(2), n_bytes=4)
+    2.0
+    """
+    return nats / math.log(2) / n_bytes if n_bytes else math.nan

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from ciyuan.evaluation.metrics import BleuTokenizer, bleu, check_pairs, chrf
+from ciyuan.evaluation.metrics import BleuTokenizer, bleu, check_pairs, chosen_bleu_tokenizer, chrf
+from ciyuan.evaluation.overlap import bleu_tally, chrf_tally
+from ciyuan.evaluation.scores import Scores
 
 NOTABLE_SHARE = 0.02
 """Of the outputs: below it, empty, copied or ever-repeated ones are not worth a warning."""
 
 PLAUSIBLE_LENGTH = (0.8, 1.25)
 """Characters written per character of reference. Short outputs pay BLEU's brevity penalty, long ones lose precision."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example: what went in, what should and what did come out, and what looked wrong about it."""
-
-    source: str
-    reference: str
-    output: str
-    flags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A score card. metrics: by name, BLEU and chrF 0–100. signatures: of those that have one. examples: how many were scored.
-
-    warnings: sentences for the user. rows: every example.
-    """
-
-    metrics: dict[str, float]
-    signatures: dict[str, str]
-    examples: int
-    warnings: tuple[str, ...] = ()
-    rows: tuple[Row, ...] = field(default=(), repr=False)
 
 
 def evaluate_translation(
@@ -60,6 +37,10 @@ def evaluate_translation(
         signatures={"bleu": in_words.signature, "chrf": in_characters.signature},
         examples=len(outputs),
         warnings=tuple(_warnings(outputs, references, sources)),
+        tallies=lambda: {
+            "bleu": bleu_tally(outputs, references, tokenizer or chosen_bleu_tokenizer(references, language)),
+            "chrf": chrf_tally(outputs, references),
+        },
     )
 
 
