@@ -10,6 +10,7 @@ from ciyuan.training.optimizers import (
     AdamW,
     Muon,
     build_optimizer,
+    layer_shares,
     orthogonalize,
     polynomials,
 )
@@ -73,7 +74,8 @@ def test_muon_equals_a_loop_over_single_matrices(weight_decay: float) -> None:
     expected = [parameter.detach().clone() for parameter in parameters]
     momenta = [torch.zeros_like(weight) for weight in expected]
     names = {parameter: str(i) for i, parameter in enumerate(parameters)}
-    muon = Muon(parameters, names, lr=0.02, weight_decay=weight_decay, polynomials=POLAR_EXPRESS[:3])
+    shares = {parameter: 0.5 if i < 2 else 1.0 for i, parameter in enumerate(parameters)}
+    muon = Muon(parameters, names, shares, lr=0.02, weight_decay=weight_decay, polynomials=POLAR_EXPRESS[:3])
     for step in range(4):
         random_grads(parameters, step)
         scale = 1.0 - 0.1 * step
@@ -83,8 +85,9 @@ def test_muon_equals_a_loop_over_single_matrices(weight_decay: float) -> None:
             momentum.mul_(0.95).add_(g, alpha=0.05)
             update = naive_orthogonalize(0.95 * momentum + 0.05 * g, list(POLAR_EXPRESS[:3]))
             rows, columns = weight.shape
-            weight.mul_(1 - 0.02 * scale * weight_decay)
-            weight.sub_(0.02 * scale * max(1.0, rows / columns) ** 0.5 * update)
+            lr = 0.02 * scale * shares[parameter]
+            weight.mul_(1 - lr * weight_decay)
+            weight.sub_(lr * max(1.0, rows / columns) ** 0.5 * update)
     for parameter, weight in zip(parameters, expected):
         torch.testing.assert_close(parameter.detach(), weight, rtol=1e-9, atol=1e-9)
 
@@ -96,14 +99,15 @@ def test_adamw_equals_its_formulas_and_decays_matrices_alone() -> None:
     rates = {"hidden": 0.01, "embedding": 0.04, "head": 0.004, "other": 0.02}
     flat = [(role, parameter) for role, group in groups.items() for parameter in group]
     names = {parameter: str(i) for i, (_, parameter) in enumerate(flat)}
-    adamw = AdamW(groups, names, rates, betas=(0.8, 0.95), eps=1e-9, weight_decay=0.1)
+    shares = {parameter: 0.3 if i % 2 else 1.0 for i, (_, parameter) in enumerate(flat)}
+    adamw = AdamW(groups, names, rates, shares, betas=(0.8, 0.95), eps=1e-9, weight_decay=0.1)
     expected = [(role, p.detach().clone(), torch.zeros_like(p.data), torch.zeros_like(p.data)) for role, p in flat]
     for step in range(1, 5):
         random_grads([parameter for _, parameter in flat], step)
         scale = 1.0 / step
         adamw.step(scale)
         for (role, weight, m, v), (_, parameter) in zip(expected, flat):
-            g, lr = parameter.grad, rates[role] * scale
+            g, lr = parameter.grad, rates[role] * scale * shares[parameter]
             m.mul_(0.8).add_(g, alpha=0.2)
             v.mul_(0.95).add_(g * g, alpha=0.05)
             if role in ("hidden", "head"):
@@ -154,3 +158,14 @@ def test_rates_follow_lr_and_can_be_set_one_by_one() -> None:
     assert settings(lr=0.01).rates["embedding"] == 0.02
     assert settings(optimizer="adamw").rates == dict.fromkeys(("hidden", "embedding", "head", "other"), 1e-3)
     assert settings(head_lr=0.5).rates["head"] == 0.5
+
+
+def test_lower_layers_have_a_smaller_share_of_the_rate() -> None:
+    names = [
+        "embedding.weight", "encoder.blocks.0.attention.sublayer.q.weight", "encoder.blocks.1.feed_forward.norm_in.weight",
+        "encoder.norm.weight", "decoder.blocks.0.attention.sublayer.q.weight", "head.weight", "classifier.scores.weight",
+    ]  # fmt: skip
+    parameters: dict[Tensor, str] = {nn.Parameter(torch.zeros(1)): name for name in names}
+    shares = {parameters[parameter]: share for parameter, share in layer_shares(parameters, 0.5).items()}
+    assert [shares[name] for name in names] == [0.125, 0.25, 0.5, 0.5, 0.5, 1.0, 1.0]
+    assert set(layer_shares(parameters, 1.0).values()) == {1.0}

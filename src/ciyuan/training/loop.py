@@ -51,7 +51,7 @@ from ciyuan.training.source import Examples, LoaderSource, Source
 Evaluate = Callable[[Transformer], Mapping[str, float]]
 SaveBest = Callable[[Transformer], None]
 
-LOWER_IS_BETTER = ("loss", "nll", "perplexity", "ter", "wer", "cer")
+LOWER_IS_BETTER = ("loss", "nll", "perplexity", "bits_per_byte", "ter", "wer", "cer")
 FREE = ("threads", "checkpoint_every", "keep_checkpoints", "device")
 """Settings that may change when a run goes on: they decide nothing about what is learnt, but for rounding."""
 
@@ -457,7 +457,7 @@ class Training:
             self.state.log_position = self.log.position
             self.state.average_updates = self.average.updates
             tensors = {
-                "weights": {**self.parameters, **dict(self.model.named_buffers())},
+                "weights": {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())},
                 "optimizer": self.optimizer.state(),
                 "averages": self.average.state(),
                 "random": found,
@@ -502,7 +502,7 @@ class Training:
         self.state.warnings += warned
         self.monitor.warnings = self.state.warnings
         kept = checkpoint.tensors
-        own = {**self.parameters, **dict(self.model.named_buffers())}
+        own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         found = kept["weights"]
         wrong = sorted(
             name for name in own.keys() | found.keys()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
+    from ciyuan.data.previews import Preview
+
 
 @dataclass(frozen=True)
 class RunStart:
@@ -94,6 +96,9 @@ class Monitor(Protocol):
 
     def on_message(self, text: str) -> None: ...
 
+    def on_preview(self, examples: Sequence[Preview]) -> None:
+        """Some examples as the model will see them, before the first step."""
+
     def on_warning(self, text: str) -> None: ...
 
     def on_end(self, result: TrainingResult) -> None: ...
@@ -112,6 +117,9 @@ class Silent:
         pass
 
     def on_message(self, text: str) -> None:
+        pass
+
+    def on_preview(self, examples: Sequence[Preview]) -> None:
         pass
 
     def on_warning(self, text: str) -> None:

@@ -50,7 +50,7 @@ def build_optimizer(
     groups: Mapping[str, Sequence[nn.Parameter]], names: Mapping[Tensor, str], settings: TrainingSettings
 ) -> Optimizer:
     """groups: parameters by role, as the model's `parameter_groups` gives them. names: what each is called in a checkpoint."""
-    rates = settings.rates
+    rates, shares = settings.rates, layer_shares(names, settings.layer_decay)
     muon = settings.optimizer == "muon"
     betas = ((0.8, 0.95) if muon else (0.9, 0.98)) if settings.betas == "auto" else settings.betas
     rest = {role: list(group) for role, group in groups.items() if group and not (muon and role == "hidden")}
@@ -60,6 +60,7 @@ def build_optimizer(
             Muon(
                 groups["hidden"],
                 names,
+                shares,
                 lr=rates["hidden"],
                 momentum=settings.momentum,
                 weight_decay=settings.weight_decay,
@@ -67,8 +68,37 @@ def build_optimizer(
             )
         )
     if rest:
-        parts.append(AdamW(rest, names, rates, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay))
+        parts.append(
+            AdamW(rest, names, rates, shares, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay)
+        )
     return Together(parts)
+
+
+def layer_shares(names: Mapping[Tensor, str], decay: float) -> dict[Tensor, float]:
+    """The share of its group's rate at which each parameter is learnt: decayᵏ, k blocks below the head.
+
+    The head has k = 0, the highest block of each stack 1, the embeddings are below the lowest. A stack's own norm and positions go
+    with its highest block. Source: Howard and Ruder 2018, ULMFiT, §3.2 (discriminative fine-tuning); Clark et al. 2020, ELECTRA.
+    """
+    if decay == 1.0:
+        return dict.fromkeys(names, 1.0)
+    heights: dict[str, int] = {}
+    for name in names.values():
+        stack, _, rest = name.partition(".blocks.")
+        if rest:
+            heights[stack] = max(heights.get(stack, 0), int(rest.split(".")[0]) + 1)
+    tallest = max(heights.values(), default=0)
+    shares = {}
+    for parameter, name in names.items():
+        stack, _, rest = name.partition(".blocks.")
+        if rest:
+            below = heights[stack] - int(rest.split(".")[0])
+        elif "embedding" in name or name.startswith("token_types"):
+            below = tallest + 1
+        else:
+            below = 1 if stack.startswith(("encoder.", "decoder.")) else 0
+        shares[parameter] = decay**below
+    return shares
 
 
 class Together:
@@ -102,6 +132,7 @@ class AdamW:
         groups: Mapping[str, Sequence[nn.Parameter]],
         names: Mapping[Tensor, str],
         rates: Mapping[str, float],
+        shares: Mapping[Tensor, float],
         *,
         betas: tuple[float, float],
         eps: float,
@@ -109,15 +140,16 @@ class AdamW:
     ) -> None:
         self._names, self._rates = names, rates
         self._betas, self._eps, self._weight_decay = betas, eps, weight_decay
-        self._groups: dict[tuple[str, torch.dtype, torch.device], list[nn.Parameter]] = {}
+        self._groups: dict[tuple[str, float, torch.dtype, torch.device], list[nn.Parameter]] = {}
         for role, group in groups.items():
             for parameter in group:
-                self._groups.setdefault((role, parameter.dtype, parameter.device), []).append(parameter)
+                alike = (role, shares[parameter], parameter.dtype, parameter.device)
+                self._groups.setdefault(alike, []).append(parameter)
         self._moments: dict[Tensor, tuple[Tensor, Tensor, Tensor]] = {}  # updates so far, mean, mean of squares
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
-        for (role, _, device), group in self._groups.items():
+        for (role, share, _, device), group in self._groups.items():
             parameters: list[Tensor] = [parameter for parameter in group if parameter.grad is not None]
             if not parameters:
                 continue
@@ -134,7 +166,7 @@ class AdamW:
                 squares,
                 [],
                 counts,
-                lr=self._rates[role] * scale,
+                lr=self._rates[role] * share * scale,
                 beta1=self._betas[0],
                 beta2=self._betas[1],
                 weight_decay=self._weight_decay if role in ("hidden", "head") else 0.0,
@@ -175,6 +207,7 @@ class Muon:
         self,
         parameters: Sequence[nn.Parameter],
         names: Mapping[Tensor, str],
+        shares: Mapping[Tensor, float],
         *,
         lr: float,
         momentum: float = 0.95,
@@ -185,19 +218,20 @@ class Muon:
         self._lr, self._momentum, self._weight_decay = lr, momentum, weight_decay
         self._polynomials = polynomials
         self._names = names
-        shapes: dict[tuple[int, int, torch.dtype, torch.device], list[nn.Parameter]] = {}
+        shapes: dict[tuple[int, int, float, torch.dtype, torch.device], list[nn.Parameter]] = {}
         for parameter in parameters:
             rows, columns = sorted(parameter.shape)
-            shapes.setdefault((rows, columns, parameter.dtype, parameter.device), []).append(parameter)
+            alike = (rows, columns, shares[parameter], parameter.dtype, parameter.device)
+            shapes.setdefault(alike, []).append(parameter)
         self._stacks = [
-            _Stack(group, torch.zeros(len(group), rows, columns, dtype=dtype, device=device))
-            for (rows, columns, dtype, device), group in shapes.items()
+            _Stack(group, torch.zeros(len(group), rows, columns, dtype=dtype, device=device), share)
+            for (rows, columns, share, dtype, device), group in shapes.items()
         ]
 
     @torch.no_grad()
     def step(self, scale: float) -> None:
-        lr = self._lr * scale
         for stack in self._stacks:
+            lr = self._lr * stack.share * scale
             if all(parameter.grad is None for parameter in stack.parameters):
                 continue
             gradient = stack.gradient()
@@ -222,10 +256,10 @@ class Muon:
 
 
 class _Stack:
-    """Matrices of one shape, up to transposition, and their momenta (n, R, C)."""
+    """Matrices of one shape, up to transposition, and of one share of the rate; and their momenta (n, R, C)."""
 
-    def __init__(self, parameters: Sequence[nn.Parameter], momentum: Tensor) -> None:
-        self.parameters, self.momentum = list[Tensor](parameters), momentum
+    def __init__(self, parameters: Sequence[nn.Parameter], momentum: Tensor, share: float) -> None:
+        self.parameters, self.momentum, self.share = list[Tensor](parameters), momentum, share
 
     def gradient(self) -> Tensor:
         gradients = [

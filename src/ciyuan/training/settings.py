@@ -67,6 +67,17 @@ class TrainingSettings(Settings):
         default=True, description="Of a translation: begin with embeddings and head from counts instead of random ones"
     )
 
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Of a fine-tuning: each block's rate as a share of that of the block above it",
+    )
+    freeze: Literal["none", "embeddings", "body"] | int = Field(
+        default="none", description="Of a fine-tuning, what stays as it was: embeddings; body: all but the head; or N: "
+        "embeddings and the N lowest blocks",
+    )  # fmt: skip
+
     average: Literal["none", "ema", "tail"] = Field(
         default="none",
         description="Evaluate and keep averaged weights: ema, fading, or tail, the mean of the last steps",
@@ -109,6 +120,8 @@ class TrainingSettings(Settings):
             value = getattr(self, name)
             if value != "auto" and value < 0:
                 raise ValueError(f"{name} must be at least 0")
+        if isinstance(self.freeze, int) and self.freeze < 0:
+            raise ValueError("freeze must be none, embeddings, body or a number of blocks")
         if self.betas != "auto" and not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError("betas must be two numbers from 0 to under 1")
         for name in ("evaluate_every", "checkpoint_every", "threads"):
