@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from ciyuan.recipe.settings import Recipe, read_recipe
 
 
 def test_every_built_in_recipe_is_valid_and_described() -> None:
-    assert builtin.names() == ["translate"]
+    assert builtin.names() == ["answer", "causal-lm", "chat", "classify", "denoise", "masked-lm", "translate"]
     for name in builtin.names():
         recipe = read_recipe(name)
         assert recipe.task == name
@@ -32,10 +33,53 @@ def test_the_built_in_recipe_says_the_defaults() -> None:
     assert said == silent
 
 
-def test_every_commented_option_of_the_built_in_recipe_exists() -> None:
-    text = builtin.text("translate")
+@pytest.mark.parametrize("name", builtin.names())
+def test_every_commented_option_of_the_built_in_recipe_exists(name: str) -> None:
+    text = builtin.text(name)
     lines = [line.replace("# ", "", 1) if line.startswith("  # ") else line for line in text.split("\n")]
     build(Recipe, parse_sheet("\n".join(lines), "uncommented"))
+
+
+def read(tmp_path: Path, text: str, **options: Any) -> Recipe:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    return read_recipe(str(file), **options)
+
+
+def test_what_a_file_does_not_say_is_as_in_the_built_in_recipe_of_its_task(tmp_path: Path) -> None:
+    mine = read(tmp_path, "task: causal-lm\nmodel: {n_layers: 2}\n")
+    assert (mine.model.preset, mine.model.d_model, mine.model.n_layers) == ("modern-decoder", 256, 2)
+    assert mine.tokenizer.kind == "bpe"
+    assert mine.training.batch_tokens == 4096
+
+
+def test_a_preset_a_tokeniser_or_a_limit_that_is_named_is_not_mixed_with_the_built_in_recipe(tmp_path: Path) -> None:
+    mine = read(tmp_path, "task: causal-lm\nmodel: {preset: gpt2-2019}\ntraining: {steps: 5}\ntokenizer: some/folder\n")
+    assert (mine.model.preset, mine.model.d_model) == ("gpt2-2019", None)
+    assert (mine.training.steps, mine.training.minutes) == (5, None)
+    assert (mine.tokenizer.path, mine.tokenizer.kind) == ("some/folder", Recipe(task="causal-lm").tokenizer.kind)
+    assert read_recipe("causal-lm", overrides=["training.tokens=99"]).training.minutes is None
+
+
+def test_a_model_to_start_from_brings_its_own_sizes(tmp_path: Path) -> None:
+    started = read_recipe("classify", init=True)
+    assert (started.model.preset, started.model.d_model) == (None, None)
+    again = write_settings(started)
+    assert read(tmp_path, again, init=True) == started
+    with pytest.raises(RecipeError, match="no model to start from"):
+        read(tmp_path, again)
+    assert read_recipe("classify", init=True, overrides=["model.dropout=0.2"]).model.dropout == 0.2
+    assert read(tmp_path, "task: classify\nmodel: {d_model: 64}\n", init=True).model.d_model == 64
+
+
+@pytest.mark.parametrize(
+    ("task", "preset"), [("translate", "gpt2-2019"), ("masked-lm", "modern-decoder"), ("causal-lm", "bert-2018")]
+)
+def test_a_family_that_cannot_do_the_task_is_refused_with_its_place(tmp_path: Path, task: str, preset: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, f"task: {task}\nmodel:\n  preset: {preset}\n")
+    assert "mine.yaml:3" in str(caught.value)
+    assert task in str(caught.value)
 
 
 def test_the_recipe_of_the_design_is_read(tmp_path: Path) -> None:
@@ -98,7 +142,9 @@ def test_what_does_not_fit_together_is_said_with_its_line(tmp_path: Path) -> Non
     with pytest.raises(RecipeError, match=rf"^{file}:3: model.preset vaswani is not known"):
         read_recipe(str(file))
     file.write_text("task: translate\nmodel:\n  preset: bert-2018\n")
-    with pytest.raises(RecipeError, match=r":3: model.preset bert-2018 is a encoder, which cannot translate"):
+    with pytest.raises(
+        RecipeError, match=r":3: model.preset bert-2018 is an encoder, which is not for the task translate"
+    ):
         read_recipe(str(file))
 
 

@@ -12,15 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from ciyuan.report import AttentionMap, Evaluation, Fact, Report, Sample, Score, charts, render
+from ciyuan.report import AttentionMap, Confusion, Evaluation, Fact, Report, Sample, Score, Wording, charts, render
 from ciyuan.report.page import smoothed, thinned
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'{{7*7}}{% raw %}</style></title>&"
 
+WORDING = Wording(
+    title=("English → Chinese", "英语 → 中文"),
+    kind=("A translation model", "翻译模型"),
+    measured=("Measured on %s pairs.", "在 %s 对句子上测得。"),
+    samples=("Held-out sentences.", "留出的句子。"),
+    columns=(("Source", "原文"), ("This model", "本模型"), ("Reference", "参考译文")),
+    languages=("en", "zh"),
+    commands=("ciyuan translate runs/demo 'Click OK.'",),
+    python="import ciyuan",
+)
 FULL = Report(
     name="runs/demo",
-    source="en",
-    target="zh",
+    wording=WORDING,
     created="2026-01-01 12:00",
     scores=[Score("chrF", 24.31, "nrefs:1|case:mixed"), Score("BLEU", 23.5, "nrefs:1|tok:zh")],
     scored_on=300,
@@ -47,7 +56,7 @@ FULL = Report(
     recipe="task: translate\n",
     origin=[Fact("seed", "随机种子", "1")],
 )
-EMPTY = Report(name="runs/none", source="en", target="zh", created="2026-01-01")
+EMPTY = Report(name="runs/none", wording=WORDING, created="2026-01-01")
 
 
 class Page(HTMLParser):
@@ -114,11 +123,15 @@ def test_every_text_that_comes_from_outside_is_only_text() -> None:
     plain = render(FULL)
     hostile = replace(
         FULL,
-        name=HOSTILE, source=HOSTILE, target=HOSTILE, created=HOSTILE, ended=HOSTILE, first_leak=HOSTILE, files=[HOSTILE],
+        name=HOSTILE, created=HOSTILE,
+        wording=Wording((HOSTILE, HOSTILE), (HOSTILE, HOSTILE), ("%s", "%s"), (HOSTILE, HOSTILE), ((HOSTILE, HOSTILE),) * 3,
+                        (HOSTILE, HOSTILE), (HOSTILE,), HOSTILE),
+        confusion=Confusion([HOSTILE, "b"], [[1, 2], [0, 3]]),
+        ended=HOSTILE, first_leak=HOSTILE, files=[HOSTILE],
         scores=[Score(HOSTILE, 1.0, HOSTILE)], dropped={HOSTILE: 3}, tokens={HOSTILE: 4}, parameters={HOSTILE: 5},
         evaluations=[Evaluation(1, 1.0, {HOSTILE: 1.0})], architecture=[Fact(HOSTILE, HOSTILE, HOSTILE)],
         samples=[Sample(HOSTILE, HOSTILE, HOSTILE)], attention=AttentionMap([HOSTILE], [HOSTILE], [[1.0]], 1, 1),
-        warnings=[HOSTILE], recipe=HOSTILE, origin=[Fact(HOSTILE, HOSTILE, HOSTILE)], command=HOSTILE,
+        warnings=[HOSTILE], recipe=HOSTILE, origin=[Fact(HOSTILE, HOSTILE, HOSTILE)],
     )  # fmt: skip
     page = Page(render(hostile))
     assert set(page.tags) <= set(Page(plain).tags)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -18,7 +18,9 @@ from ciyuan.model.transformer import Transformer
 from ciyuan.text import Tokenizer
 
 if TYPE_CHECKING:
-    from ciyuan.generation import Translation
+    from ciyuan.evaluation.files import Scored
+    from ciyuan.generation import Generation, GenerationSettings, Translation
+    from ciyuan.prediction import Answer, Classified
 
 Kind = TypeVar("Kind", str, int)
 Ids = Tensor | Sequence[Sequence[int]]
@@ -94,7 +96,7 @@ class Model:
 
     def translations(self, texts: Sequence[str], *, beam: int = 4, **options: Any) -> list[Translation]:
         """As `translate`, with what is known of each: text, score, tokens, finish_reason, truncated, flags."""
-        self.check_task("translate")
+        self.check_verb("translate")
         from ciyuan.generation import DecodingSettings, translate
 
         return translate(
@@ -106,6 +108,133 @@ class Model:
             target=self.target,
             max_source=self.max_source,
         )
+
+    @overload
+    def generate(self, prompts: str, **options: Any) -> str: ...
+    @overload
+    def generate(self, prompts: Sequence[str], **options: Any) -> list[str]: ...
+    def generate(self, prompts: str | Sequence[str], **options: Any) -> str | list[str]:
+        """What the model writes after each prompt (for an encoder–decoder: for each source); greedy unless told otherwise.
+
+        options: those of `GenerationSettings`, e.g. max_tokens, temperature, top_k, top_p, beam, stop, seed.
+        """
+        if isinstance(prompts, str):
+            return self.generations([prompts], **options)[0].text
+        return [generation.text for generation in self.generations(prompts, **options)]
+
+    def generations(self, prompts: Sequence[str], **options: Any) -> list[Generation]:
+        """As `generate`, with what is known of each: text, tokens, log_probs, finish_reason, n_prompt."""
+        self.check_verb("generate")
+        from ciyuan.generation import generate
+
+        return generate(self.transformer, self.tokenizer, prompts, settings=_generation_settings(options))
+
+    def stream(self, prompt: str, **options: Any) -> Iterator[str]:
+        """The same text as `generate`, in pieces as they are written; no piece ends within a character."""
+        self.check_verb("generate")
+        from ciyuan.generation import generate_stream
+
+        return generate_stream(self.transformer, self.tokenizer, prompt, settings=_generation_settings(options))
+
+    def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
+        """The assistant's next turn after messages of {"role": "system" | "user" | "assistant", "content": …}."""
+        return "".join(self.chat_stream(messages, **options))
+
+    def chat_stream(self, messages: Sequence[Mapping[str, str]], **options: Any) -> Iterator[str]:
+        """The assistant's next turn, in pieces as they are written."""
+        self.check_verb("chat")
+        from ciyuan.generation import generate_stream
+        from ciyuan.text import chat
+
+        prompt = chat.prompt(messages, self.tokenizer)
+        return generate_stream(
+            self.transformer, self.tokenizer, prompt, settings=_generation_settings(options),
+            stop_ids=[chat.end_id(self.tokenizer)],
+        )  # fmt: skip
+
+    @overload
+    def fill(self, texts: str, *, k: int = ...) -> list[list[tuple[str, float]]]: ...  # type: ignore[overload-overlap]
+    @overload
+    def fill(self, texts: Sequence[str], *, k: int = ...) -> list[list[list[tuple[str, float]]]]: ...
+    def fill(self, texts: str | Sequence[str], *, k: int = 5) -> Any:
+        """For each [MASK] of a text the k likeliest tokens with their probabilities, likeliest first.
+
+        "北京是中国的[MASK]都。" → [[("首", 0.83), …]]: one list for each mask.
+        """
+        self.check_verb("fill")
+        from ciyuan.prediction import fill
+
+        found = fill(self.transformer, self.tokenizer, [texts] if isinstance(texts, str) else list(texts), k=k)
+        return found[0] if isinstance(texts, str) else found
+
+    @overload
+    def classify(self, texts: str, second: str | None = ...) -> Classified: ...  # type: ignore[overload-overlap]
+    @overload
+    def classify(self, texts: Sequence[str], second: Sequence[str] | None = ...) -> list[Classified]: ...
+    def classify(self, texts: str | Sequence[str], second: str | Sequence[str] | None = None) -> Any:
+        """The label or labels of each text (or of each pair with `second`), and the probability of every label."""
+        self.check_verb("classify")
+        from ciyuan.prediction import classify
+
+        alone = isinstance(texts, str)
+        first = [texts] if isinstance(texts, str) else list(texts)
+        other = [second] if isinstance(second, str) else None if second is None else list(second)
+        if other is not None and len(other) != len(first):
+            raise UserError(f"{len(first)} texts and {len(other)} second texts", allowed="one for each")
+        found = classify(
+            self.transformer, self.tokenizer, first, labels=self.labels, multi_label=bool(self.info.get("multi_label")),
+            second=other, max_length=self.max_source,
+        )  # fmt: skip
+        return found[0] if alone else found
+
+    @overload
+    def answer(self, question: str, passage: str) -> Answer: ...  # type: ignore[overload-overlap]
+    @overload
+    def answer(self, question: Sequence[str], passage: Sequence[str]) -> list[Answer]: ...
+    def answer(self, question: str | Sequence[str], passage: str | Sequence[str]) -> Any:
+        """The answer to each question about its passage: text and score; an empty text where the passage does not hold it."""
+        self.check_verb("answer")
+        from ciyuan.prediction import answer
+
+        alone = isinstance(question, str)
+        questions = [question] if isinstance(question, str) else list(question)
+        passages = [passage] if isinstance(passage, str) else list(passage)
+        if len(questions) != len(passages):
+            raise UserError(f"{len(questions)} questions and {len(passages)} passages", allowed="a passage for each")
+        found = answer(
+            self.transformer, self.tokenizer, questions, passages, max_length=self.max_source,
+            stride=self._known("stride", int), max_answer=self._known("max_answer", int),
+        )  # fmt: skip
+        return found[0] if alone else found
+
+    def embed(self, texts: str | Sequence[str], *, pooling: str = "mean", normalise: bool = True) -> Tensor:
+        """A vector for each text: (D,) for one, (B, D) for several. pooling: "mean", "first" or "last" of its tokens."""
+        self.check_verb("embed")
+        from ciyuan.prediction import embed
+
+        found = embed(
+            self.transformer, self.tokenizer, [texts] if isinstance(texts, str) else list(texts), pooling=pooling,
+            normalise=normalise,
+        )  # fmt: skip
+        return found[0] if isinstance(texts, str) else found
+
+    def scored(self) -> Scored:
+        """The model as `ciyuan evaluate` sees it: `.read(files)` gives examples of its task, `.score(examples, …)` their scores."""
+        from ciyuan.evaluation.files import Scored
+
+        return Scored(self.transformer, self.tokenizer, self.info, self.labels if self.config.n_labels else ())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of a classifier, by their id."""
+        found = self.info.get("labels")
+        if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+            return tuple(f"LABEL_{i}" for i in range(self.config.n_labels))
+        if len(found) != self.config.n_labels:
+            raise ModelFolderError(
+                f"ciyuan.json names {len(found)} labels, the model has {self.config.n_labels}", where=self.folder
+            )
+        return tuple(found)
 
     def logits(
         self,
@@ -144,12 +273,15 @@ class Model:
             hidden = self.transformer.hidden(Stream(target, Layout.whole(target)), memory=memory, memory_layout=layout)
             return self.transformer.logits(hidden)
 
-    def check_task(self, task: str) -> None:
-        """Raises ModelFolderError if the model was trained for something else."""
-        if self.config.family != "encoder-decoder" or self.info.get("task") not in (None, task):
+    def check_verb(self, verb: str) -> None:
+        """Raises ModelFolderError if the model was made for something else."""
+        does = verbs(self.config, self.info.get("task"))
+        if verb not in does:
             raise ModelFolderError(
-                f"this model does not {task}: it was trained to {self.info.get('task') or 'do something else'}",
+                f"this model does not {verb}: it is a {self.config.family}"
+                + (f" trained to {self.info['task']}" if isinstance(self.info.get("task"), str) else ""),
                 where=self.folder,
+                allowed=f"what it does: {', '.join(does)}",
             )
 
     def _table(self, rows: Ids, name: str, below: int, *, like: Tensor | None = None) -> Tensor:
@@ -166,3 +298,30 @@ class Model:
         if low < 0 or high >= below:
             raise UserError(f"{name} hold {low if low < 0 else high}", allowed=f"0 … {below - 1}")
         return table
+
+
+def verbs(config: ModelConfig, task: object) -> list[str]:
+    """What a model of this configuration can be asked, trained for this task or, where it is None, for one that is not known."""
+    found = []
+    if config.head == "classification":
+        found.append("classify")
+    elif config.head == "span":
+        found.append("answer")
+    elif config.head == "language-model":
+        if config.family == "encoder":
+            found.append("fill")
+        else:
+            found.append("generate")
+        if config.family == "encoder-decoder" and task in (None, "translate"):
+            found.append("translate")
+        if config.family != "encoder" and task == "answer":
+            found.append("answer")
+        if config.family == "decoder" and task in (None, "chat"):
+            found.append("chat")
+    return [*found, "embed"]
+
+
+def _generation_settings(options: Mapping[str, Any]) -> GenerationSettings:
+    from ciyuan.generation import GenerationSettings
+
+    return build(GenerationSettings, Sheet("generate", dict(options), {}))

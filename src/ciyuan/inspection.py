@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ciyuan.model.attention import Attention, CrossAttention
-from ciyuan.model.heads import LanguageModelHead
+from ciyuan.model.heads import LanguageModelHead, Transform
 from ciyuan.model.layers import FeedForward
 from ciyuan.model.transformer import Transformer
 from ciyuan.text import Tokenizer
@@ -78,8 +78,9 @@ def flops(model: Transformer, *, length: int, source_length: int = 0) -> int:
                 * sum(linear.weight.numel() for linear in module.children() if isinstance(linear, nn.Linear))
             )
         elif isinstance(module, LanguageModelHead):
-            transform = 0 if module.transform is None else module.transform.weight.numel()
-            total += 2 * length * (transform + model.config.vocab_size * model.config.d_model)
+            total += 2 * length * model.config.vocab_size * model.config.d_model
+        elif isinstance(module, Transform):
+            total += 2 * (length if name.startswith(("head", "span")) else 1) * module.dense.weight.numel()
     return total
 
 

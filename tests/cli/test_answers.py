@@ -154,7 +154,9 @@ def test_inspect_shows_how_a_text_is_read(call: Call, trained: Path) -> None:
 
 def test_recipes_are_listed_shown_and_described(call: Call, tmp_path: Path) -> None:
     assert call("recipes").out == call("recipes", "list").out
-    assert set(json.loads(call("recipes", "list", "--json").out)) == {"translate"}
+    assert set(json.loads(call("recipes", "list", "--json").out)) == {
+        "answer", "causal-lm", "chat", "classify", "denoise", "masked-lm", "translate",
+    }  # fmt: skip
     shown = call("recipes", "show", "translate").out
     assert yaml.safe_load(shown)["task"] == "translate"
     assert "did you mean translate?" in call("recipes", "show", "translte").err

@@ -157,7 +157,7 @@ def test_a_model_that_does_not_fit_is_refused_before_the_data_is_read(call: Call
     data = ("--data", tmp_path / "none.tsv")
     refused(call, tmp_path, "translate", *data, "--set", "model.d_model=250", said="--set model.d_model=250: ")
     refused(call, tmp_path, "translate", *data, "--set", "model.preset=modern", said="did you mean modern-")
-    refused(call, tmp_path, "translate", *data, "--set", "model.preset=gpt2-2019", said="cannot translate")
+    refused(call, tmp_path, "translate", *data, "--set", "model.preset=gpt2-2019", said="not for the task translate")
 
 
 def test_a_target_language_that_scores_nothing_is_refused(call: Call, tmp_path: Path, pairs: Path) -> None:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from ciyuan.cli.scores import score_lines
 from ciyuan.cli.streams import answer, answer_json, printable, say
-from ciyuan.errors import DataError
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="The folder of a trained model.", metavar="MODEL")],
     data: Annotated[
-        list[str], typer.Option("--data", help="A file of pairs to score the model on; repeats.", metavar="PATH")
+        list[str], typer.Option("--data", help="A file of examples to score the model on; repeats.", metavar="PATH")
     ],
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="Another model: is the difference real, or chance?", metavar="MODEL"),
+    ] = None,
     samples: Annotated[
         int, typer.Option(min=0, help="Print so many source, reference and output rows.", metavar="N")
     ] = 0,
-    beam: Annotated[int, typer.Option(min=1, max=64, help="Hypotheses kept; 1 is greedy.", metavar="N")] = 4,
+    beam: Annotated[
+        int, typer.Option(min=1, max=64, help="Of a translation: hypotheses kept; 1 is greedy.", metavar="N")
+    ] = 4,
     length_penalty: Annotated[
         float, typer.Option(min=0, max=5, help="Above 1 favours long translations, below short.", metavar="X")
     ] = 1.0,
@@ -33,52 +39,56 @@ def evaluate(
         bool, typer.Option("--json", help="As a JSON object: task, examples, metrics, signatures.")
     ] = False,
 ) -> None:
-    """Score a model on held-out pairs: chrF, and BLEU with the tokeniser of the target language."""
+    """Score a model on held-out examples of what it was trained for, alone or against another model."""
     from ciyuan.api import load
 
-    translator = load(model, threads=threads)
-    translator.check_task("translate")
+    loaded = load(model, threads=threads)
 
-    from ciyuan.data.readers import read_pairs
-    from ciyuan.evaluation import evaluate_translator
+    from ciyuan.evaluation import compare
     from ciyuan.generation import DecodingSettings
 
-    records = read_pairs(data, translator.source, translator.target)
-    pairs = [(record.fields["source"], record.fields["target"]) for record in records]
-    kept = [pair for pair in pairs if all(side.strip() for side in pair)]
-    if not kept:
-        raise DataError("holds no pair that is not empty", where=", ".join(data))
-    if len(kept) < len(pairs):
-        say(f"warning: {len(pairs) - len(kept):,} of {len(pairs):,} pairs have an empty side and are not scored")
-    scores = evaluate_translator(
-        translator.transformer,
-        translator.tokenizer,
-        kept,
-        source=translator.source,
-        target=translator.target,
-        settings=DecodingSettings(beam=beam, length_penalty=length_penalty, batch_tokens=batch_tokens),
-        max_source=translator.max_source,
-    )
-    for warning in scores.warnings:
-        say(f"warning: {printable(warning)}")
+    decoding = DecodingSettings(beam=beam, length_penalty=length_penalty, batch_tokens=batch_tokens)
+    judged = loaded.scored()
+    other = None if against is None else load(against, threads=threads).scored()
+    if other is not None and other.task != judged.task:
+        from ciyuan.errors import UserError
+
+        raise UserError(f"{model} was trained to {judged.task}, {against} to {other.task}",
+                        fix="compare two models of one task")  # fmt: skip
+    records, left_out = judged.read(data)
+    if left_out:
+        say(f"warning: {left_out:,} of {left_out + len(records):,} examples have an empty side and are not scored")
+    scores = judged.score(records, decoding)
+    theirs = None if other is None else other.score(records, decoding)
+    for card in filter(None, (scores, theirs)):
+        for warning in card.warnings:
+            say(f"warning: {printable(warning)}")
+    compared = {} if theirs is None else compare(scores, theirs, names=(model, str(against)))
     rows = [scores.rows[i] for i in _spread(len(scores.rows), samples)]
     if as_json:
         found: dict[str, Any] = {
-            "task": "translate", "examples": scores.examples, "metrics": scores.metrics, "signatures": scores.signatures,
+            "task": judged.task, "examples": scores.examples, "metrics": scores.metrics, "signatures": scores.signatures,
         }  # fmt: skip
         if rows:
             found["samples"] = [
                 {"source": row.source, "reference": row.reference, "output": row.output} for row in rows
             ]
+        if theirs is not None:
+            found["against"] = {
+                "model": against, "metrics": theirs.metrics,
+                "comparisons": {name: asdict(one) for name, one in compared.items()},
+            }  # fmt: skip
         answer_json(found)
         return
     for row in rows:
         for name, text in (("source", row.source), ("reference", row.reference), ("output", row.output)):
             answer(f"{name:<11}{printable(text)}")
         answer("")
-    answer(f"{scores.examples:,} pairs of {printable(', '.join(data))}")
+    answer(f"{scores.examples:,} examples of {printable(', '.join(data))}")
     for line in score_lines(scores.metrics, scores.signatures):
         answer(line)
+    for one in compared.values():
+        answer(printable(one.verdict))
 
 
 def _spread(n: int, wanted: int) -> list[int]:

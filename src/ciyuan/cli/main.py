@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 import ciyuan
-from ciyuan.cli import evaluate, inspect, recipes, train, translate
+from ciyuan.cli import answer, chat, classify, embed, evaluate, fill, generate, inspect, recipes, train, translate
 from ciyuan.cli.streams import printable, say
 from ciyuan.errors import CiyuanError, UserError, did_you_mean
 
@@ -50,6 +50,12 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("translate")(translate.translate)
+app.command("generate")(generate.generate)
+app.command("fill")(fill.fill)
+app.command("classify")(classify.classify)
+app.command("answer")(answer.answer)
+app.command("embed")(embed.embed)
+app.command("chat")(chat.chat)
 app.command("evaluate")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.add_typer(recipes.app, name="recipes", cls=Commands)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ciyuan.cli.streams import printable, say
@@ -12,6 +14,8 @@ from ciyuan.training.monitor import EvaluationReport, RunStart, Silent, StepRepo
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from ciyuan.data.previews import Preview
 
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
@@ -55,6 +59,14 @@ class Lines(Silent):
             self._held.append(printable(text))
             if time.monotonic() - self._created > HOLD:
                 self._release()
+
+    def on_preview(self, examples: Sequence[Preview]) -> None:
+        colours = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        for line in previewed(examples, colours=colours):
+            if self._held is None:
+                say(line)
+            else:
+                self._held.append(line)
 
     def on_warning(self, text: str) -> None:
         self._release()
@@ -136,6 +148,38 @@ class Live(Lines):
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+PREVIEW_HEAD, PREVIEW_TAIL = 50, 8
+"""Tokens of an example that are shown, from its beginning and from its end: enough to see that it is what was meant."""
+COLOURS = {"supervised": "\x1b[1;32m", "masked": "\x1b[1;35m", "special": "\x1b[2m", "context": ""}
+
+
+def previewed(examples: Sequence[Preview], *, colours: bool) -> list[str]:
+    """Examples as the model sees them, a line each, what is learnt in colour, or without colours in « ».
+
+    >>> previewed([[("<s>", "special"), ("a", "context"), ("b", "supervised")]], colours=False)
+    ['as the model sees it: «learnt», the rest is only read', '  <s> a «b»']
+    """
+    if not examples:
+        return []
+    mark = f"{COLOURS['supervised']}learnt\x1b[0m" if colours else "«learnt»"
+    lines = [f"as the model sees it: {mark}, the rest is only read"]
+    for example in examples:
+        shown = []
+        left_out = len(example) - PREVIEW_HEAD - PREVIEW_TAIL
+        if left_out > 0:
+            cut: Preview = [(f"… {left_out:,} more …", "special")]
+            example = [*example[:PREVIEW_HEAD], *cut, *example[-PREVIEW_TAIL:]]
+        for kind, run in itertools.groupby(example, key=lambda one: one[1]):
+            text = " ".join(printable(token) for token, _ in run)
+            if colours and COLOURS[kind]:
+                text = f"{COLOURS[kind]}{text}\x1b[0m"
+            elif not colours and kind in ("supervised", "masked"):
+                text = f"«{text}»"
+            shown.append(text)
+        lines.append("  " + " ".join(shown))
+    return lines
+
+
 def begun(start: RunStart) -> str:
     limits = [f"{start.minutes:g} minutes" if start.minutes else "", f"{start.steps:,} steps" if start.steps else "",
               f"{start.tokens:,} tokens" if start.tokens else ""]  # fmt: skip
@@ -157,7 +201,7 @@ def evaluated(report: EvaluationReport) -> str:
 def scores_as_text(scores: Mapping[str, float]) -> str:
     from ciyuan.report import spelt
 
-    digits = {"nll": 3}
+    digits = {"nll": 3, "bits_per_byte": 3}
     return "  ".join(f"{spelt(name)} {value:.{digits.get(name, 1)}f}" for name, value in scores.items())
 
 

@@ -28,8 +28,9 @@ def answer(text: str) -> None:
     print(text)
 
 
-def answer_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+def answer_json(value: Any, *, file: IO[str] | None = None) -> None:
+    """A JSON object as a line of the result."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False), file=file)
 
 
 def printable(text: str) -> str:

@@ -38,7 +38,7 @@ def train(
     """Train a model on your own text."""
     from ciyuan.recipe.settings import read_recipe
 
-    chosen = read_recipe(recipe, data=data or (), dev=dev, minutes=minutes, overrides=set_ or ())
+    chosen = read_recipe(recipe, data=data or (), dev=dev, minutes=minutes, overrides=set_ or (), init=init is not None)
 
     from ciyuan.cli.progress import monitor_for_here
     from ciyuan.recipe.running import run_training
@@ -54,7 +54,7 @@ def train(
         answer_json(outcome.as_dict())
         return
     if outcome.metrics:
-        answer(f"on {outcome.examples:,} held-out pairs:")
+        answer(f"on {outcome.examples:,} held-out examples:")
         for line in score_lines(outcome.metrics, outcome.signatures):
             answer(f"  {line}")
     answer(f"report: {outcome.report}")

@@ -45,7 +45,7 @@ def translate(
     from ciyuan.api import load
 
     translator = load(model, threads=threads)
-    translator.check_task("translate")
+    translator.check_verb("translate")
     counts = Counter[str]()
     out = open_output(output)
     try:

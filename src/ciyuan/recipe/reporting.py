@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ciyuan.config import write_settings
 from ciyuan.data import Preflight
-from ciyuan.evaluation import Row, Scores
+from ciyuan.evaluation import Scores
 from ciyuan.inspection import architecture, parameters_by_part
 from ciyuan.model import Transformer
-from ciyuan.objectives import Seq2Seq
 from ciyuan.recipe.settings import Recipe
-from ciyuan.report import AttentionMap, Evaluation, Fact, Report, Sample, Score, spelt
-from ciyuan.text import Tokenizer
+from ciyuan.recipe.tasks import Shown
+from ciyuan.report import Evaluation, Fact, Report, Score, Wording, spelt
 from ciyuan.training import RunFolder, TrainingResult
 
-SHOWN = ("chrf", "bleu")
+SHOWN = (
+    "chrf", "bleu", "macro_f1", "accuracy", "micro_f1", "exact_match", "f1", "bits_per_byte", "perplexity", "masked_accuracy",
+    "next_sentence_accuracy",
+)  # fmt: skip
 """Scores that the page shows, in this order."""
 
 ENDED = {
@@ -39,8 +39,8 @@ def build_report(
     model: Transformer,
     result: TrainingResult,
     scores: Scores | None,
-    samples: Sequence[Row],
-    attention: AttentionMap | None,
+    shown: Shown,
+    wording: Wording,
 ) -> Report:
     """Everything that the page says, the curves from the run's metrics.jsonl."""
     lines = read_metrics(run.metrics)
@@ -49,11 +49,10 @@ def build_report(
     speeds = [line["tokens_per_second"] for line in lines if line.get("tokens_per_second")]
     return Report(
         name=str(run.path),
-        source=recipe.data.source or "source",
-        target=recipe.data.target or "target",
+        wording=wording,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         scores=[Score(spelt(name), value, scores.signatures.get(name, "")) for name, value in metrics.items() if scores],
-        scored_on=preflight.dev_examples,
+        scored_on=scores.examples if scores else 0,
         losses=[(line["step"], line["elapsed"], line["loss"]) for line in lines if line.get("loss") is not None],
         evaluations=[
             Evaluation(line["step"], line["elapsed"], {spelt(k): v for k, v in line["scores"].items() if v is not None})
@@ -78,8 +77,9 @@ def build_report(
             Fact(name.replace("_", " "), ARCHITECTURE.get(name, name), str(value))
             for name, value in architecture(model).items()
         ],
-        samples=[Sample(row.source, row.output, row.reference) for row in samples],
-        attention=attention,
+        samples=shown.samples,
+        attention=shown.attention,
+        confusion=shown.confusion,
         warnings=[*preflight.notes, *result.warnings, *(scores.warnings if scores is not None else ())],
         recipe=write_settings(recipe),
         origin=[
@@ -122,49 +122,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-class Attention:
-    """What the decoder looks at while it writes a translation."""
-
-    FEWEST, MOST = 6, 18  # tokens a side of a sentence that makes a readable map
-
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, objective: Seq2Seq) -> None:
-        self.model, self.tokenizer, self.objective = model, tokenizer, objective
-
-    def of_any(self, translations: Sequence[tuple[str, str]]) -> AttentionMap | None:
-        """The map of the first (source, output) of a good length; None where there is none."""
-        for source, output in translations:
-            sizes = len(self.tokenizer.encode(source)), len(self.tokenizer.encode(output))
-            if all(self.FEWEST <= size <= self.MOST for size in sizes):
-                return self.of(source, output)
-        return None
-
-    def of(self, source: str, output: str) -> AttentionMap:
-        """The weights of the head under which most source tokens are, at some moment, what the decoder looks at."""
-        device = next(self.model.parameters()).device
-        sides = self.tokenizer.encode(source), self.tokenizer.encode(output)
-        batch = self.objective.collate([sides]).to(device)
-        with torch.inference_mode():
-            heads = torch.stack([weights[0] for weights in self.model.attention_maps(batch)["cross"]])  # (L, H, T, S)
-        clearness = (
-            heads.amax(dim=2).mean(dim=2).nan_to_num()
-        )  # (L, H): 1 where each source token is looked at once, alone
-        layer, head = divmod(int(clearness.argmax()), clearness.shape[1])
-        end = self.tokenizer.token(self.objective.eos_id)
-        columns, rows = ([*(self.tokenizer.token(i) for i in ids), end] for ids in sides)
-        return AttentionMap(columns, rows, heads[layer, head].tolist(), layer + 1, head + 1)
-
-
 NEWLINE = "\n"
 
 
-def write_card(info: Mapping[str, Any], model: Transformer, preflight: Preflight) -> str:
+PIPELINES: Mapping[str, str] = {
+    "translate": "translation", "causal-lm": "text-generation", "chat": "text-generation", "masked-lm": "fill-mask",
+    "denoise": "text2text-generation", "classify": "text-classification", "answer": "question-answering",
+}  # fmt: skip
+"""Our tasks by the names under which model hubs list them."""
+
+
+def write_card(
+    info: Mapping[str, Any], recipe: Recipe, wording: Wording, model: Transformer, preflight: Preflight
+) -> str:
     """The model card, README.md of the model folder."""
-    source, target = info["source"], info["target"]
-    languages = [language for language in (source, target) if language]
-    front = ["---", "library_name: transformers", "pipeline_tag: translation"]
+    languages = [language for language in (recipe.data.source, recipe.data.target) if language]
+    front = ["---", "library_name: transformers", f"pipeline_tag: {PIPELINES[recipe.task]}"]
     if languages:
         front += ["language:", *(f"- {json.dumps(language, ensure_ascii=False)}" for language in languages)]
-    front += ["tags:", "- ciyuan", "- translation", "---"]
+    front += ["tags:", "- ciyuan", f"- {recipe.task}", "---"]
     size = sum(parameter.numel() for parameter in model.parameters())
     scores = [
         f"| {spelt(name)} | {value:.2f} | `{info['signatures'].get(name, '')}` |"
@@ -172,12 +148,12 @@ def write_card(info: Mapping[str, Any], model: Transformer, preflight: Preflight
     ]
     table = ["| score | value | signature |", "|---|---|---|", *scores] if scores else ["Not scored yet."]
     files = ", ".join(f"`{Path(file).name}`" for file in preflight.files)
-    held_out = f" on {info['scored_on']:,} held-out pairs" if scores else ""
+    held_out = f" on {info['scored_on']:,} held-out examples" if scores else ""
     n_dropped = f"{sum(preflight.dropped.values()):,}"
     body = f"""
-# {source or "source"} → {target or "target"}
+# {wording.title[0]}
 
-A translation model of {size:,} parameters, trained by ciyuan {info["ciyuan"]}.
+{wording.kind[0]}: ciyuan {info["ciyuan"]}, {size:,} parameters.
 
 ## Scores{held_out}
 
@@ -185,7 +161,7 @@ A translation model of {size:,} parameters, trained by ciyuan {info["ciyuan"]}.
 
 ## Data
 
-{preflight.examples:,} pairs of {files}; {n_dropped} dropped, {preflight.dev_examples:,} held out.
+{preflight.examples:,} examples of {files}; {n_dropped} dropped, {preflight.dev_examples:,} held out.
 
 ## Use
 
@@ -193,7 +169,7 @@ A translation model of {size:,} parameters, trained by ciyuan {info["ciyuan"]}.
 import ciyuan
 
 model = ciyuan.load("THIS FOLDER")
-model.translate("…")
+{wording.python}
 ```
 
 ## Recipe

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,30 @@ import torch
 
 import ciyuan
 from ciyuan.config import write_settings
-from ciyuan.data import Corpus, Loader, Prepared, prepare
-from ciyuan.errors import RecipeError, TokenizerError, UserError
-from ciyuan.evaluation import Scores, evaluate_translator
-from ciyuan.evaluation.metrics import bleu
-from ciyuan.generation import DecodingSettings
-from ciyuan.interop import family_of, load_model_folder, save_model_folder
-from ciyuan.model import Transformer, initialise
+from ciyuan.data import Corpus, TokenStore, prepare
+from ciyuan.data.previews import preview
+from ciyuan.errors import RecipeError, TokenizerError
+from ciyuan.evaluation import Scores
+from ciyuan.interop import Loaded, load_model_folder, save_model_folder
+from ciyuan.model import ModelConfig, Transformer, initialise
+from ciyuan.model.config import PRESETS
+from ciyuan.model.transfer import transfer
 from ciyuan.objectives import Lexicon, Seq2Seq, can_warm_start, warm_start
 from ciyuan.recipe.places import cache_folder
-from ciyuan.recipe.reporting import Attention, build_report, write_card
-from ciyuan.recipe.settings import Recipe
+from ciyuan.recipe.reporting import build_report, write_card
+from ciyuan.recipe.settings import Recipe, check_family
+from ciyuan.recipe.tasks import Materials, Shown, Task, task_of
+from ciyuan.recipe.tasks.task import Top
 from ciyuan.report import render
 from ciyuan.text import Tokenizer
 from ciyuan.training import Monitor, RunFolder, TrainingResult, prepare_process, train
+from ciyuan.training.freezing import freeze
 
-QUICK_EXAMPLES = 100
-"""Held-out examples translated at each evaluation on the way; the final scores are over all of them."""
-QUICK = DecodingSettings(beam=1, length_factor=1.5, length_extra=10)
-"""Of evaluations on the way: a model that does not end its texts yet must not take the run's minutes to say so."""
-BEAM = 4
-"""Of the final scores, and what `translate` and `evaluate` do unless told otherwise."""
-N_SAMPLES = 10
+N_PREVIEWS = 3
+TEXTS = frozenset({"source", "target", "text", "second", "question", "passage"})
+"""Columns of a store that hold the ids of texts."""
+NOTABLE_UNKNOWN = 0.005
+"""Share of unknown tokens above which a person is told."""
 MAX_COUNTED = 200_000
 """Pairs of which words are counted before the first step."""
 
@@ -66,22 +68,6 @@ class Outcome:
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
 
-@dataclass(frozen=True)
-class Materials:
-    """What is at hand once the data is prepared."""
-
-    recipe: Recipe
-    corpus: Corpus
-    tokenizer: Tokenizer
-    prepared: Prepared
-    model: Transformer
-    objective: Seq2Seq
-
-    @property
-    def dev(self) -> list[tuple[str, str]]:
-        return [(record.fields["source"], record.fields["target"]) for record in self.prepared.dev_records]
-
-
 def run_training(
     recipe: Recipe, out: str | Path, *, init: str | Path | None = None, resume: bool = False, monitor: Monitor
 ) -> Outcome:
@@ -92,11 +78,19 @@ def run_training(
     """
     out = Path(out)
     prepare_process(recipe.training.threads)
-    corpus = Corpus(recipe.data, "pairs")
+    given = None if init is None else load_model_folder(Path(init))
+    if given is None:
+        family = str(PRESETS[str(recipe.model.preset)]["family"])  # `read_recipe` has looked
+    else:
+        family = given.model.config.family
+        check_family(recipe, family, f"the model {init}", "--init")
+    task = task_of(recipe.task, family)
+    corpus = Corpus(recipe.data, task.shape(recipe, family))
     is_new = not out.exists()
     with RunFolder.open(out, resume=resume) as run:
         try:
-            materials = _prepare(recipe, corpus, run, init=init, resume=resume, monitor=monitor)
+            start = _Start(given, init, resume)
+            materials = _prepare(recipe, task, family, corpus, run, start, monitor)
         except BaseException:
             if is_new and not any(path.name != ".lock" for path in out.iterdir()):
                 shutil.rmtree(out, ignore_errors=True)  # nothing was begun: leave nothing behind
@@ -105,39 +99,79 @@ def run_training(
             run.write("recipe.yaml", write_settings(recipe))
             run.write_manifest(_manifest(materials, init))
         began = time.monotonic()
-        materials = _informed(materials, run, init=init, monitor=monitor)
-        result = _learn(materials, run, monitor, resume=resume, spent=time.monotonic() - began)
-        return _conclude(materials, run, result, monitor)
+        if recipe.task == "translate":
+            materials = _informed(materials, run, init=init, monitor=monitor)
+        result = _learn(materials, task, run, monitor, resume=resume, spent=time.monotonic() - began)
+        return _conclude(materials, task, run, result, monitor)
 
 
 # --- Before ------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What a run starts from. given: the model of --init, whose folder is `name`."""
+
+    given: Loaded | None
+    name: object
+    resume: bool
+
+
 def _prepare(
-    recipe: Recipe, corpus: Corpus, run: RunFolder, *, init: str | Path | None, resume: bool, monitor: Monitor
+    recipe: Recipe, task: Task, family: str, corpus: Corpus, run: RunFolder, start: _Start, monitor: Monitor
 ) -> Materials:
     """Everything that is needed before the first step; the refusals that cost nothing come first."""
     device = _device(recipe)
-    given = None if init is None else load_model_folder(Path(init))
-    start = None if given is None else _adapted(given.model, recipe, init)
-    _check_target(recipe, corpus)
-    tokenizer = _tokenizer(recipe, corpus, run, None if given is None else given.tokenizer, init, resume, monitor)
-    model = start or _new_model(recipe, tokenizer)
+    labels = ("a", "b")  # however many there will be: what cannot be saved is refused before anything is spent
+    if start.given is not None:
+        _check_sizes(start.given.model.config, recipe, start.name)
+        task.top(recipe, family, labels).on(start.given.model.config)
+    else:
+        task.top(recipe, family, labels).on(
+            recipe.model.build(recipe.tokenizer.vocab_size, pad_id=0, bos_id=1, eos_id=2)
+        )
+    task.check(recipe, corpus)
+    tokenizer = _tokenizer(recipe, task, family, corpus, run, start, monitor)
     monitor.on_message("preparing the data")
-    prepared = prepare(corpus, tokenizer, cache_folder() / "data")
+    prepared = prepare(corpus, tokenizer, cache_folder() / "data", **task.preparation(recipe, family, tokenizer))
     for line in prepared.preflight.lines():
         monitor.on_message(line)
+    unknown = unknown_share(prepared.train, tokenizer)
+    if unknown > NOTABLE_UNKNOWN:
+        monitor.on_warning(
+            f"{unknown:.1%} of the tokens are unknown to the tokeniser, so what they said is lost: "
+            "raise tokenizer.vocab_size, or choose a kind that spells rare characters in bytes"
+        )
+    top = task.top(recipe, family, prepared.labels)
+    if start.given is None:
+        model = _new_model(recipe, tokenizer, top)
+    else:
+        model = _given_model(start.given.model, recipe, top, monitor)
+    frozen = freeze(model, recipe.training.freeze)
+    if frozen:
+        monitor.on_message(
+            f"frozen: {frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters stay as they are"
+        )
+    objective = task.objective(recipe, tokenizer, model.config, prepared)
+    materials = Materials(recipe, corpus, tokenizer, prepared, model.to(device), objective)
+    loader, examples = task.batches(materials)
     if not (run.path / "tokenizer.json").exists():
         tokenizer.save(run.path)
-    config = model.config
-    assert config.eos_id is not None, "whoever translates knows its end"
-    objective = Seq2Seq(
-        pad_id=config.pad_id,
-        start_id=config.decoder_start,
-        eos_id=config.eos_id,
-        label_smoothing=recipe.training.label_smoothing,
-    )
-    return Materials(recipe, corpus, tokenizer, prepared, model.to(device), objective)
+    if not start.resume:
+        _, numbers = loader.at(0)
+        shown = numbers[:N_PREVIEWS]
+        batch = objective.collate(examples(shown), numbers=shown.tolist(), epoch=0)
+        monitor.on_preview(preview(batch, tokenizer, rows=N_PREVIEWS, labels=prepared.labels))
+    return materials
+
+
+def unknown_share(store: TokenStore, tokenizer: Tokenizer) -> float:
+    """Of all tokens of the texts, those that the tokeniser does not know."""
+    if not tokenizer.has("unk"):
+        return 0.0
+    texts = [column.tokens for name, column in store.columns.items() if name in TEXTS]
+    unknown = sum(int((tokens == tokenizer.unk_id).sum()) for tokens in texts)
+    return unknown / max(1, sum(map(len, texts)))
 
 
 def _device(recipe: Recipe) -> str:
@@ -147,47 +181,31 @@ def _device(recipe: Recipe) -> str:
     return ("cuda" if there else "cpu") if wanted == "auto" else wanted
 
 
-def _check_target(recipe: Recipe, corpus: Corpus) -> None:
-    """A target language whose scores would mean nothing is refused now, not at the first evaluation."""
-    references = [record.fields["target"] for record in corpus.dev]
-    if references:
-        try:
-            bleu(references, references, language=recipe.data.target)
-        except UserError as error:
-            raise RecipeError(
-                f"{recipe.data.target} is not what the target side is written in: {error.found}", where="data.target"
-            ) from None
-
-
 def _tokenizer(
-    recipe: Recipe,
-    corpus: Corpus,
-    run: RunFolder,
-    of_init: Tokenizer | None,
-    init: object,
-    resume: bool,
-    monitor: Monitor,
+    recipe: Recipe, task: Task, family: str, corpus: Corpus, run: RunFolder, start: _Start, monitor: Monitor
 ) -> Tokenizer:
     """The run's own when it goes on; the given model's; the one that the recipe names; or a new one, trained on the data."""
     wanted = recipe.tokenizer
     named = Tokenizer.load(wanted.path) if wanted.path is not None else None
+    of_init = None if start.given is None else start.given.tokenizer
     if of_init is not None and named is not None and named.fingerprint != of_init.fingerprint:
         raise TokenizerError(
-            f"tokenizer {wanted.path} is not the one that the model {init} was trained with",
+            f"tokenizer {wanted.path} is not the one that the model {start.name} was trained with",
             fix="leave `tokenizer` out: the model brings its own",
         )
-    if resume and (run.path / "tokenizer.json").exists():
+    if start.resume and (run.path / "tokenizer.json").exists():
         found = Tokenizer.load(run.path)
         if (named or of_init or found).fingerprint != found.fingerprint:
             raise TokenizerError("the tokenizer is not the one that the run was begun with", where=run.path)
         return found
     if of_init is not None or named is not None:
-        monitor.on_message(f"tokenizer: that of {init if of_init is not None else wanted.path}")
+        monitor.on_message(f"tokenizer: that of {start.name if of_init is not None else wanted.path}")
         chosen = of_init or named
         assert chosen is not None
     else:
         monitor.on_message(f"training a tokenizer: {wanted.kind}, {wanted.vocab_size:,} tokens")
-        chosen = Tokenizer.train(corpus.texts(), wanted)
+        special, template = task.special(family, recipe)
+        chosen = Tokenizer.train(corpus.texts(), wanted, special, template=template)
         read = chosen.sample
         if read is not None and read.used_bytes < read.all_bytes:
             monitor.on_message(
@@ -196,36 +214,40 @@ def _tokenizer(
     return chosen
 
 
-def _new_model(recipe: Recipe, tokenizer: Tokenizer) -> Transformer:
-    config = recipe.model.build(
-        tokenizer.vocab_size, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id
-    )
-    family_of(config)  # what cannot be saved is refused before it is trained
-    model = Transformer(config)
+def _new_model(recipe: Recipe, tokenizer: Tokenizer, top: Top) -> Transformer:
+    bos_id = tokenizer.bos_id if tokenizer.has("bos") else None
+    eos_id = tokenizer.eos_id if tokenizer.has("eos") else None
+    config = recipe.model.build(tokenizer.vocab_size, pad_id=tokenizer.pad_id, bos_id=bos_id, eos_id=eos_id)
+    model = Transformer(top.on(config))
     initialise(model, scheme=recipe.model.initialisation or "zero_output", seed=recipe.training.seed)
     return model
 
 
-def _adapted(model: Transformer, recipe: Recipe, init: object) -> Transformer:
-    """The model to start from, with the recipe's dropout; another architecture than its own is refused."""
-    if model.config.family != "encoder-decoder":
-        raise RecipeError(f"a {model.config.family} cannot translate", where=f"--init {init}")
-    changes = recipe.model.model_dump(exclude={"preset", "initialisation"}, exclude_none=True)
-    free: dict[str, Any] = {
-        name: changes.pop(name) for name in ("dropout", "attention_dropout", "activation_dropout") if name in changes
-    }
-    for name, value in changes.items():
-        own = getattr(model.config, name)
+FREE = ("dropout", "attention_dropout", "activation_dropout")
+"""What may differ from the model that a run starts from."""
+
+
+def _check_sizes(config: ModelConfig, recipe: Recipe, name: object) -> None:
+    """Another architecture than the given model's own is refused."""
+    for field, value in recipe.model.model_dump(exclude={"preset", "initialisation", *FREE}, exclude_none=True).items():
+        own = getattr(config, field)
         if own != value:
             raise RecipeError(
-                f"model.{name} is {value} in the recipe, and {own} in the model {init}",
-                fix=f"leave model.{name} out: the model keeps its architecture",
+                f"model.{field} is {value} in the recipe, and {own} in the model {name}",
+                fix=f"leave model.{field} out: the model keeps its architecture",
             )
-    if not free:
-        return model
-    adapted = Transformer(model.config.model_copy(update=free))
-    adapted.load_state_dict(model.state_dict())
-    return adapted
+
+
+def _given_model(model: Transformer, recipe: Recipe, top: Top, monitor: Monitor) -> Transformer:
+    """The model to start from, with the head of the task and the recipe's dropout; what is new and what is not used is said."""
+    changes = recipe.model.model_dump(include=set(FREE), exclude_none=True)
+    config = top.on(model.config.model_copy(update=changes))
+    scheme = recipe.model.initialisation or "zero_output"
+    moved = transfer(model, config, scheme=scheme, seed=recipe.training.seed)
+    for what, names in (("new, to be learnt", moved.new), ("of the given model, not used", moved.unused)):
+        if names:
+            monitor.on_message(f"{what}: {', '.join(names)}")
+    return moved.model
 
 
 def _manifest(materials: Materials, init: object) -> dict[str, Any]:
@@ -255,6 +277,7 @@ def _manifest(materials: Materials, init: object) -> dict[str, Any]:
 def _informed(materials: Materials, run: RunFolder, *, init: object, monitor: Monitor) -> Materials:
     """The materials with what counting the pairs tells before the first step: word links, and a warm start for a new model."""
     settings, model, objective = materials.recipe.training, materials.model, materials.objective
+    assert isinstance(objective, Seq2Seq)
     begun = any((run.path / "checkpoints").glob("step-*"))  # then the weights come from there
     wants_start = settings.warm_start and init is None and not begun and can_warm_start(model)
     if not (settings.guidance or wants_start):
@@ -282,89 +305,66 @@ def _informed(materials: Materials, run: RunFolder, *, init: object, monitor: Mo
     return replace(materials, objective=guided)
 
 
-def _learn(materials: Materials, run: RunFolder, monitor: Monitor, *, resume: bool, spent: float) -> TrainingResult:
-    settings, store = materials.recipe.training, materials.prepared.train
-    loader = Loader(store.lengths("source", "target"), settings.batch_tokens, settings.seed)
+def _learn(
+    materials: Materials, task: Task, run: RunFolder, monitor: Monitor, *, resume: bool, spent: float
+) -> TrainingResult:
+    loader, examples = task.batches(materials)
     return train(
         materials.model,
         materials.objective,
-        store.examples,
+        examples,
         loader,
-        settings,
+        materials.recipe.training,
         run=run,
-        evaluate=_quick_evaluation(materials) if materials.dev else None,
-        save_best=lambda model: save(run.path, materials, model),
+        evaluate=(lambda model: task.quick(materials, model)) if materials.prepared.dev_records else None,
+        save_best=lambda model: save(run.path, materials, task, model),
         monitor=monitor,
         resume=resume,
         spent=spent,
     )
 
 
-def _quick_evaluation(materials: Materials) -> Callable[[Transformer], dict[str, float]]:
-    """Scores of greedy translations of some held-out examples, and their loss; the first is the one to choose by."""
-    pairs = [materials.dev[i] for i in spread(len(materials.dev), QUICK_EXAMPLES)]
-
-    def evaluate(model: Transformer) -> dict[str, float]:
-        metrics = _score(materials, model, pairs, QUICK).metrics
-        return {"chrf": metrics["chrf"], "bleu": metrics["bleu"], "nll": metrics["nll"]}
-
-    return evaluate
-
-
-def _score(
-    materials: Materials, model: Transformer, pairs: Sequence[tuple[str, str]], decoding: DecodingSettings
-) -> Scores:
-    data = materials.recipe.data
-    return evaluate_translator(
-        model, materials.tokenizer, pairs, source=data.source, target=data.target,
-        settings=decoding, max_source=data.max_length,
-    )  # fmt: skip
-
-
-def save(folder: Path, materials: Materials, model: Transformer, scores: Scores | None = None) -> None:
+def save(folder: Path, materials: Materials, task: Task, model: Transformer, scores: Scores | None = None) -> None:
     """The model folder, with what is ours beside it."""
     recipe = materials.recipe
     info: dict[str, Any] = {
         "task": recipe.task,
-        "source": recipe.data.source,
-        "target": recipe.data.target,
-        "max_length": recipe.data.max_length,
+        **task.info(materials),
         "recipe": write_settings(recipe),
         "ciyuan": ciyuan.__version__,
         "data": {"files": list(materials.corpus.files), "sha256": materials.corpus.content},
         "scores": {} if scores is None else dict(scores.metrics),
         "signatures": {} if scores is None else dict(scores.signatures),
-        "scored_on": 0 if scores is None else len(materials.dev),
+        "scored_on": 0 if scores is None else scores.examples,
     }
-    save_model_folder(folder, model, materials.tokenizer, info, write_card(info, model, materials.prepared.preflight))
+    wording = task.wording(recipe, "THIS_FOLDER", ())
+    card = write_card(info, recipe, wording, model, materials.prepared.preflight)
+    save_model_folder(folder, model, materials.tokenizer, info, card)
 
 
 # --- Afterwards --------------------------------------------------------------------------------------------------------
 
 
-def _conclude(materials: Materials, run: RunFolder, result: TrainingResult, monitor: Monitor) -> Outcome:
+def _conclude(materials: Materials, task: Task, run: RunFolder, result: TrainingResult, monitor: Monitor) -> Outcome:
     """Score the best model on everything held out, and write the report, last of all."""
     best = load_model_folder(run.path).model.to(next(materials.model.parameters()).device).eval()
-    scores = None
-    if materials.dev:
-        monitor.on_message(f"translating {len(materials.dev):,} held-out sentences with beam {BEAM}")
-        scores = _score(materials, best, materials.dev, DecodingSettings(beam=BEAM))
+    scores, shown = None, Shown()
+    n_dev = materials.prepared.preflight.dev_examples
+    if materials.prepared.dev_records:
+        monitor.on_message(f"scoring the best model on {n_dev:,} held-out examples")
+        scores = task.score(materials, best)
         for warning in scores.warnings:
             monitor.on_warning(warning)
-        save(run.path, materials, best, scores)
-    rows = () if scores is None else scores.rows
-    samples = [rows[i] for i in spread(len(rows), N_SAMPLES)]
-    attention = Attention(best, materials.tokenizer, materials.objective).of_any(
-        [(row.source, row.output) for row in rows]
-    )
-    report = build_report(run, materials.recipe, materials.prepared.preflight, best, result, scores, samples, attention)
-    path = run.write("report.html", render(report))
+        save(run.path, materials, task, best, scores)
+        shown = task.show(materials, best, scores)
     folder = shlex.quote(str(run.path))
-    example = shlex.quote(min((row.source for row in samples), key=len, default="…"))
+    wording = task.wording(materials.recipe, folder, () if scores is None else scores.rows)
+    report = build_report(run, materials.recipe, materials.prepared.preflight, best, result, scores, shown, wording)
+    path = run.write("report.html", render(report))
     return Outcome(
         folder=run.path,
         task=materials.recipe.task,
-        examples=len(materials.dev),
+        examples=0 if scores is None else scores.examples,
         metrics={} if scores is None else dict(scores.metrics),
         signatures={} if scores is None else dict(scores.signatures),
         steps=result.steps,
@@ -372,11 +372,5 @@ def _conclude(materials: Materials, run: RunFolder, result: TrainingResult, moni
         best_step=result.best_step,
         stopped_because=result.stopped_because,
         report=path,
-        next_commands=(f"ciyuan translate {folder} {example}", f"ciyuan evaluate {folder} --data YOUR_PAIRS.tsv"),
+        next_commands=wording.commands[:2],
     )
-
-
-def spread(n: int, wanted: int) -> list[int]:
-    """So many of 0 … n − 1, taken evenly."""
-    wanted = min(n, wanted)
-    return [i * n // wanted for i in range(wanted)]

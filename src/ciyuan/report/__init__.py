@@ -5,6 +5,20 @@ Report (plain values) ── page.html.j2, charts ──> report.html
 
 from __future__ import annotations
 
-from ciyuan.report.page import AttentionMap, Evaluation, Fact, Report, Sample, Score, render, spelt
+from ciyuan.report.page import (
+    AttentionMap,
+    Confusion,
+    Evaluation,
+    Fact,
+    Report,
+    Sample,
+    Score,
+    Wording,
+    language,
+    render,
+    spelt,
+)
 
-__all__ = ["AttentionMap", "Evaluation", "Fact", "Report", "Sample", "Score", "render", "spelt"]
+__all__ = [
+    "AttentionMap", "Confusion", "Evaluation", "Fact", "Report", "Sample", "Score", "Wording", "language", "render", "spelt",
+]  # fmt: skip

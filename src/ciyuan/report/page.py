@@ -22,7 +22,11 @@ LANGUAGES: Mapping[str, tuple[str, str]] = {
     "zh": ("Chinese", "中文"),
 }  # fmt: skip
 
-SPELLINGS: Mapping[str, str] = {"chrf": "chrF", "chrf++": "chrF++", "bleu": "BLEU", "ter": "TER"}
+SPELLINGS: Mapping[str, str] = {
+    "chrf": "chrF", "chrf++": "chrF++", "bleu": "BLEU", "ter": "TER", "macro_f1": "macro-F1", "micro_f1": "micro-F1", "f1": "F1",
+    "exact_match": "exact match", "bits_per_byte": "bits per byte", "masked_accuracy": "masked accuracy",
+    "next_sentence_accuracy": "next-sentence accuracy",
+}  # fmt: skip
 """Scores as their papers spell them."""
 
 METRICS: Mapping[str, tuple[str, str]] = {
@@ -35,7 +39,28 @@ METRICS: Mapping[str, tuple[str, str]] = {
         "How many runs of up to four words (for Chinese, characters) are right, 0 to 100. Compare only equal signatures.",
         "一到四个词（中文为字）连续正确的比例，0 到 100；只有签名相同才可比较。",
     ),
-}
+    "accuracy": ("Share of texts with the right label, 0 to 100.", "标签正确的文本所占比例，0 到 100。"),
+    "macro-F1": (
+        "Mean of the labels' F1, what was missed and what was wrong both counted, 0 to 100. Rare labels count as much as others.",
+        "各标签 F1（兼顾漏判与误判）的平均，0 到 100；少见的标签与常见的同等重要。",
+    ),
+    "exact match": ("Share of answers that are one of the references, word for word.", "与某个参考答案完全一致的比例。"),
+    "F1": ("How many words (for Chinese, characters) answer and reference share.", "答案与参考答案共有的词（中文为字）的比例。"),
+    "bits per byte": (
+        "How many bits each byte of unseen text costs the model, lower is better. Comparable between tokenisers.",
+        "模型编码每个字节的未见文本所需的比特数，越低越好；不同分词器之间可以比较。",
+    ),
+    "perplexity": ("Between how many tokens the model wavers, on average; lower is better. Only comparable under one tokeniser.",
+                   "模型平均在多少个词元之间犹豫，越低越好；只有分词器相同才可比较。"),
+    "masked accuracy": ("Share of masked tokens that the model restored.", "被遮盖的词元中还原正确的比例。"),
+    "next-sentence accuracy": (
+        "How often it tells whether a second text follows the first; 50 is chance.",
+        "判断第二段是否为下文的正确率；50 为随机水平。",
+    ),
+}  # fmt: skip
+
+OF_100 = frozenset({"chrF", "chrF++", "BLEU", "accuracy", "macro-F1", "micro-F1", "exact match", "F1", "masked accuracy",
+                    "next-sentence accuracy"})  # fmt: skip
 
 REASONS: Mapping[str, str] = {
     "duplicate": "重复",
@@ -43,6 +68,8 @@ REASONS: Mapping[str, str] = {
     "too long": "过长",
     "empty source": "原文为空",
     "empty target": "译文为空",
+    "empty text": "文本为空",
+    "empty label": "标签为空",
     "no tokens": "没有词元",
     "fuzzy": "模糊匹配",
     "untranslated": "未翻译",
@@ -50,6 +77,35 @@ REASONS: Mapping[str, str] = {
 """Why examples are left out, in Chinese; a reason that is not here is shown in English alone."""
 
 MOST_POINTS = 300
+
+
+Both = tuple[str, str]
+"""The same in English and in Chinese."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What the task decides of the page's words. measured: with %s for how many examples were scored."""
+
+    title: Both
+    kind: Both
+    measured: Both
+    samples: Both
+    columns: tuple[Both, Both, Both]
+    """Of the samples: what went in, what the model said, what was wanted."""
+    languages: tuple[str, str] = ("", "")
+    """Codes of what went in and of what came out, for the browser."""
+    commands: tuple[str, ...] = ()
+    """What to type next, a line each."""
+    python: str = ""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """counts[i][j]: texts of label i that were given label j."""
+
+    labels: Sequence[str]
+    counts: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -101,8 +157,7 @@ class Report:
     """Everything on the page, as plain values. name: the run's folder."""
 
     name: str
-    source: str
-    target: str
+    wording: Wording
     created: str
     scores: Sequence[Score] = ()
     scored_on: int = 0
@@ -131,21 +186,21 @@ class Report:
     architecture: Sequence[Fact] = ()
     samples: Sequence[Sample] = ()
     attention: AttentionMap | None = None
+    confusion: Confusion | None = None
     warnings: Sequence[str] = ()
     recipe: str = ""
     origin: Sequence[Fact] = ()
     """Versions, command, seed, hashes."""
-    command: str = "ciyuan"
 
 
 def render(report: Report) -> str:
     """The page, self-contained: no script, no request, everything that came from outside escaped."""
     return _template().render(
         r=report,
-        source=language(report.source),
-        target=language(report.target),
-        example=min((sample.source for sample in report.samples), key=len, default="…"),
+        w=report.wording,
         metrics=METRICS,
+        of_100=OF_100,
+        with_references=any(sample.reference for sample in report.samples),
         reasons=REASONS,
         loss_chart=_loss_chart(report),
         score_chart=_score_chart(report),
@@ -154,6 +209,7 @@ def render(report: Report) -> str:
             [(name, n, f"part-{i % 5}") for i, (name, n) in enumerate(report.parameters.items())]
         ),
         attention_map=_attention(report),
+        confusion_map=_confusion(report),
     )
 
 
@@ -252,6 +308,13 @@ def _attention(report: Report) -> Markup:
     if report.attention is None:
         return Markup("")
     return charts.heat_map(report.attention.output_tokens, report.attention.source_tokens, report.attention.weights)
+
+
+def _confusion(report: Report) -> Markup:
+    if report.confusion is None:
+        return Markup("")
+    shares = [[n / max(1, sum(row)) for n in row] for row in report.confusion.counts]
+    return charts.heat_map(report.confusion.labels, report.confusion.labels, shares)
 
 
 def smoothed(points: Sequence[charts.Point], share: float = 0.03) -> list[charts.Point]:
