@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ciyuan.data import Corpus, Loader, Prepared
+from ciyuan.data import Loader, Prepared
 from ciyuan.data.checks import Shape
 from ciyuan.data.readers import Record
 from ciyuan.errors import RecipeError
@@ -14,18 +14,15 @@ from ciyuan.model import ModelConfig, Transformer
 from ciyuan.objectives import Objective, Prompted, Seq2Seq, SpanAnswering
 from ciyuan.recipe.settings import Recipe
 from ciyuan.recipe.tasks.causal_lm import DECODER_TOKENS
-from ciyuan.recipe.tasks.task import QUICK_EXAMPLES, Materials, Shown, Top, samples, spread
+from ciyuan.recipe.tasks.task import QUICK_EXAMPLES, Materials, Shown, Top, Usual, samples, spread
 from ciyuan.report import Wording
 from ciyuan.text import BERT_TOKENS, SpecialTokens, Tokenizer
 from ciyuan.text.tokenizer import Template
 from ciyuan.training.source import Examples
 
 
-class _Answer:
+class _Answer(Usual):
     """What both have in common."""
-
-    def check(self, recipe: Recipe, corpus: Corpus) -> None:
-        pass
 
     def quick(self, materials: Materials, model: Transformer) -> dict[str, float]:
         records = materials.prepared.dev_records
@@ -119,9 +116,6 @@ class WriteAnswer(_Answer):
 
     def preparation(self, recipe: Recipe, family: str, tokenizer: Tokenizer) -> Mapping[str, Any]:
         return {"answers": "prompted" if family == "decoder" else "pairs"}
-
-    def top(self, recipe: Recipe, family: str, labels: Sequence[str]) -> Top:
-        return Top()
 
     def objective(self, recipe: Recipe, tokenizer: Tokenizer, config: ModelConfig, prepared: Prepared) -> Objective:
         smoothing = recipe.training.label_smoothing

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ciyuan.data import Corpus, Prepared
+from ciyuan.data import Prepared
 from ciyuan.data.blocks import PackedLoader
 from ciyuan.data.checks import Shape
 from ciyuan.evaluation import Row, Scores, evaluate_language_model
@@ -13,7 +13,7 @@ from ciyuan.generation import GenerationSettings, generate
 from ciyuan.model import ModelConfig, Transformer
 from ciyuan.objectives import CausalLM, Objective
 from ciyuan.recipe.settings import Recipe
-from ciyuan.recipe.tasks.task import Materials, Shown, Top, dev_texts, spread
+from ciyuan.recipe.tasks.task import Materials, Shown, Usual, dev_texts, spread
 from ciyuan.report import Sample, Wording
 from ciyuan.text import SpecialTokens, Tokenizer, chat
 from ciyuan.text.tokenizer import Template
@@ -27,21 +27,12 @@ DECODER_TOKENS = SpecialTokens(extra=chat.MARKERS)
 """A decoder's: with the markers of a chat from the start, so that it can learn to chat later."""
 
 
-class CausalLanguageModel:
+class CausalLanguageModel(Usual):
     def shape(self, recipe: Recipe, family: str) -> Shape:
         return "texts"
 
     def special(self, family: str, recipe: Recipe) -> tuple[SpecialTokens, Template]:
         return DECODER_TOKENS, "bos"
-
-    def check(self, recipe: Recipe, corpus: Corpus) -> None:
-        pass
-
-    def preparation(self, recipe: Recipe, family: str, tokenizer: Tokenizer) -> Mapping[str, Any]:
-        return {}
-
-    def top(self, recipe: Recipe, family: str, labels: Sequence[str]) -> Top:
-        return Top()
 
     def objective(self, recipe: Recipe, tokenizer: Tokenizer, config: ModelConfig, prepared: Prepared) -> Objective:
         return CausalLM(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ciyuan.data import Corpus, Loader, Prepared
+from ciyuan.data import Loader, Prepared
 from ciyuan.data.checks import Shape
 from ciyuan.evaluation import Row, Scores, dev_loss
 from ciyuan.evaluation.metrics import perplexity
@@ -13,28 +13,19 @@ from ciyuan.model import ModelConfig, Transformer
 from ciyuan.objectives import Objective, Prompted
 from ciyuan.recipe.settings import Recipe
 from ciyuan.recipe.tasks.causal_lm import DECODER_TOKENS
-from ciyuan.recipe.tasks.task import Materials, Shown, Top, dev_store, in_batches
+from ciyuan.recipe.tasks.task import Materials, Shown, Usual, dev_store, in_batches
 from ciyuan.report import Wording
 from ciyuan.text import SpecialTokens, Tokenizer
 from ciyuan.text.tokenizer import Template
 from ciyuan.training.source import Examples
 
 
-class Chat:
+class Chat(Usual):
     def shape(self, recipe: Recipe, family: str) -> Shape:
         return "chats"
 
     def special(self, family: str, recipe: Recipe) -> tuple[SpecialTokens, Template]:
         return DECODER_TOKENS, "bos"
-
-    def check(self, recipe: Recipe, corpus: Corpus) -> None:
-        pass
-
-    def preparation(self, recipe: Recipe, family: str, tokenizer: Tokenizer) -> Mapping[str, Any]:
-        return {}
-
-    def top(self, recipe: Recipe, family: str, labels: Sequence[str]) -> Top:
-        return Top()
 
     def objective(self, recipe: Recipe, tokenizer: Tokenizer, config: ModelConfig, prepared: Prepared) -> Objective:
         return Prompted(pad_id=config.pad_id, label_smoothing=recipe.training.label_smoothing)

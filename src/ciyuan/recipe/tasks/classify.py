@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ciyuan.data import Corpus, Loader, Prepared
+from ciyuan.data import Loader, Prepared
 from ciyuan.data.checks import Shape
 from ciyuan.evaluation import Row, Scores, evaluate_classifier
 from ciyuan.model import ModelConfig, Transformer
 from ciyuan.objectives import Classification, Objective, balanced_weights
 from ciyuan.recipe.settings import Recipe
 from ciyuan.recipe.tasks.causal_lm import DECODER_TOKENS
-from ciyuan.recipe.tasks.task import Materials, Shown, Top, samples, shortest, spread
+from ciyuan.recipe.tasks.task import Materials, Shown, Top, Usual, samples, shortest, spread
 from ciyuan.report import Confusion, Wording
 from ciyuan.text import BERT_TOKENS, SpecialTokens, Tokenizer
 from ciyuan.text.tokenizer import Template
@@ -23,18 +23,12 @@ MOST_LABELS = 30
 """Of a confusion matrix that can be read."""
 
 
-class Classify:
+class Classify(Usual):
     def shape(self, recipe: Recipe, family: str) -> Shape:
         return "labelled"
 
     def special(self, family: str, recipe: Recipe) -> tuple[SpecialTokens, Template]:
         return (BERT_TOKENS, "cls-sep") if family == "encoder" else (DECODER_TOKENS, "bos")
-
-    def check(self, recipe: Recipe, corpus: Corpus) -> None:
-        pass
-
-    def preparation(self, recipe: Recipe, family: str, tokenizer: Tokenizer) -> Mapping[str, Any]:
-        return {}
 
     def top(self, recipe: Recipe, family: str, labels: Sequence[str]) -> Top:
         return Top(head="classification", n_labels=len(labels))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ciyuan.data import Corpus, Prepared
+from ciyuan.data import Prepared
 from ciyuan.data.blocks import PackedLoader
 from ciyuan.data.checks import Shape
 from ciyuan.evaluation import Row, Scores, dev_loss
@@ -13,7 +13,7 @@ from ciyuan.evaluation.metrics import perplexity
 from ciyuan.model import ModelConfig, Transformer
 from ciyuan.objectives import Denoising, Objective
 from ciyuan.recipe.settings import Recipe
-from ciyuan.recipe.tasks.task import Materials, Shown, Top, dev_store, in_batches
+from ciyuan.recipe.tasks.task import Materials, Shown, Usual, dev_store, in_batches
 from ciyuan.report import Wording
 from ciyuan.text import SpecialTokens, Tokenizer
 from ciyuan.text.tokenizer import Template
@@ -24,21 +24,12 @@ SENTINELS = tuple(f"<extra_id_{i}>" for i in range(100))
 """T5's, in its spelling."""
 
 
-class Denoise:
+class Denoise(Usual):
     def shape(self, recipe: Recipe, family: str) -> Shape:
         return "texts"
 
     def special(self, family: str, recipe: Recipe) -> tuple[SpecialTokens, Template]:
         return SpecialTokens(extra=SENTINELS), "eos"
-
-    def check(self, recipe: Recipe, corpus: Corpus) -> None:
-        pass
-
-    def preparation(self, recipe: Recipe, family: str, tokenizer: Tokenizer) -> Mapping[str, Any]:
-        return {}
-
-    def top(self, recipe: Recipe, family: str, labels: Sequence[str]) -> Top:
-        return Top()
 
     def objective(self, recipe: Recipe, tokenizer: Tokenizer, config: ModelConfig, prepared: Prepared) -> Objective:
         assert config.eos_id is not None, "whoever writes knows its end"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ciyuan.data import Corpus, Loader, Prepared
+from ciyuan.data import Loader, Prepared
 from ciyuan.data.blocks import PackedLoader
 from ciyuan.data.checks import Shape
 from ciyuan.data.sentence_pairs import SentencePairs
@@ -17,7 +17,7 @@ from ciyuan.objectives import Jointly, MaskedLM, NextSentence, Objective
 from ciyuan.prediction import fill
 from ciyuan.prediction.fill import MASK, Candidates
 from ciyuan.recipe.settings import Recipe
-from ciyuan.recipe.tasks.task import Materials, Shown, Top, dev_store, dev_texts, in_batches, spread
+from ciyuan.recipe.tasks.task import Materials, Shown, Top, Usual, dev_store, dev_texts, in_batches, spread
 from ciyuan.report import Sample, Wording
 from ciyuan.text import BERT_TOKENS, SpecialTokens, Tokenizer
 from ciyuan.text.tokenizer import Template
@@ -29,15 +29,12 @@ N_SAMPLES, SAMPLE_CHARACTERS, GAP_EVERY = 8, 80, 7
 """Texts that the report shows, how much of each, and how many tokens lie between two gaps."""
 
 
-class MaskedLanguageModel:
+class MaskedLanguageModel(Usual):
     def shape(self, recipe: Recipe, family: str) -> Shape:
         return "texts"
 
     def special(self, family: str, recipe: Recipe) -> tuple[SpecialTokens, Template]:
         return BERT_TOKENS, "cls-sep"
-
-    def check(self, recipe: Recipe, corpus: Corpus) -> None:
-        pass
 
     def preparation(self, recipe: Recipe, family: str, tokenizer: Tokenizer) -> Mapping[str, Any]:
         return {"words": recipe.objective.mask == "words", "sentences": recipe.objective.next_sentence}

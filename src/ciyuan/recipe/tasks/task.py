@@ -109,6 +109,19 @@ class Task(Protocol):
         """What ciyuan.json says beside what every task says."""
 
 
+class Usual:
+    """What most tasks leave as it is."""
+
+    def check(self, recipe: Recipe, corpus: Corpus) -> None:
+        pass
+
+    def preparation(self, recipe: Recipe, family: str, tokenizer: Tokenizer) -> Mapping[str, Any]:
+        return {}
+
+    def top(self, recipe: Recipe, family: str, labels: Sequence[str]) -> Top:
+        return Top()
+
+
 def spread(n: int, wanted: int) -> list[int]:
     """So many of 0 … n − 1, taken evenly."""
     wanted = min(n, wanted)

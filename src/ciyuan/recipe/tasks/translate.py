@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from ciyuan.generation import DecodingSettings
 from ciyuan.model import ModelConfig, Transformer
 from ciyuan.objectives import Objective, Seq2Seq
 from ciyuan.recipe.settings import Recipe
-from ciyuan.recipe.tasks.task import QUICK_EXAMPLES, Materials, Shown, Top, samples, shortest, spread
+from ciyuan.recipe.tasks.task import QUICK_EXAMPLES, Materials, Shown, Usual, samples, shortest, spread
 from ciyuan.report import AttentionMap, Wording, language
 from ciyuan.text import SpecialTokens, Tokenizer
 from ciyuan.text.tokenizer import Template
@@ -29,7 +29,7 @@ BEAM = 4
 """Of the final scores, and what `translate` and `evaluate` do unless told otherwise."""
 
 
-class Translate:
+class Translate(Usual):
     def shape(self, recipe: Recipe, family: str) -> Shape:
         return "pairs"
 
@@ -47,12 +47,6 @@ class Translate:
                     f"{recipe.data.target} is not what the target side is written in: {error.found}",
                     where="data.target",
                 ) from None
-
-    def preparation(self, recipe: Recipe, family: str, tokenizer: Tokenizer) -> Mapping[str, Any]:
-        return {}
-
-    def top(self, recipe: Recipe, family: str, labels: Sequence[str]) -> Top:
-        return Top()
 
     def objective(self, recipe: Recipe, tokenizer: Tokenizer, config: ModelConfig, prepared: Prepared) -> Objective:
         assert config.eos_id is not None, "whoever translates knows its end"
@@ -131,12 +125,13 @@ class Attention:
         self.model, self.tokenizer, self.objective = model, tokenizer, objective
 
     def of_any(self, translations: Sequence[tuple[str, str]]) -> AttentionMap | None:
-        """The map of the first (source, output) of a good length; None where there is none."""
+        """Of the (source, output) of a good length the one in the longest pieces, which read best; None where there is none."""
+        fitting: dict[tuple[str, str], float] = {}
         for source, output in translations:
             sizes = len(self.tokenizer.encode(source)), len(self.tokenizer.encode(output))
             if all(self.FEWEST <= size <= self.MOST for size in sizes):
-                return self.of(source, output)
-        return None
+                fitting[source, output] = len(source) / sizes[0]
+        return self.of(*max(fitting, key=lambda pair: fitting[pair])) if fitting else None
 
     def of(self, source: str, output: str) -> AttentionMap:
         """The weights of the head under which most source tokens are, at some moment, what the decoder looks at."""
