@@ -271,6 +271,9 @@ def test_an_assistant_learns_its_own_words_alone(
     log = (runs / "assistant.log").read_text(encoding="utf-8")
     assert "learnt: " in log
     assert "<|im_end|>»" in log, "the end of a turn is learnt"
+    ends = json.loads((model / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    tokenizer = ciyuan.load(model).tokenizer
+    assert ends == [tokenizer.eos_id, tokenizer.id_of_token("<|im_end|>")], "other tools stop at the end of a turn too"
     assert evaluate(model, "chats")["metrics"]["perplexity"] > 1
     lines = said(call("chat", model, "--max-tokens", 4, stdin="你好\n再见\n".encode()))
     assert len(lines) >= 2

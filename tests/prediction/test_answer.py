@@ -10,7 +10,7 @@ from ciyuan.errors import RecipeError, UserError
 from ciyuan.evaluation import evaluate_answerer
 from ciyuan.generation import GenerationSettings, generate
 from ciyuan.prediction import answer, answer_spans, write_answers
-from ciyuan.text import SpecialTokens, Tokenizer, TokenizerSettings
+from ciyuan.text import Tokenizer, TokenizerSettings
 from ciyuan.text.prompts import answer_prompt, question_and_passage
 from ciyuan.text.special import BERT_TOKENS
 from tests.model.builders import build
@@ -151,14 +151,26 @@ def test_a_model_that_writes_is_asked_by_question_and_passage(family):
         assert (one.start, one.end, one.truncated) == (None, None, False)
 
 
-def test_a_passage_too_long_to_be_read_is_cut_and_said():
-    tokenizer = Tokenizer.train(
-        [*PASSAGES, *QUESTIONS], TokenizerSettings(kind="characters", vocab_size=400), SpecialTokens()
+@pytest.mark.parametrize(("family", "room"), [("decoder", 19), ("encoder-decoder", 25)])
+def test_what_is_too_long_to_be_read_is_cut_from_its_end_and_said(family, room):
+    """Within 24 tokens as trained: a decoder's answer of 4 and its EOS are among them, an encoder–decoder's EOS is not."""
+    tokenizer = Tokenizer.train([*PASSAGES, *QUESTIONS], TokenizerSettings(kind="characters", vocab_size=400))
+    model = build(family, "learned embedding-norm gelu", vocab_size=tokenizer.vocab_size)
+
+    def ask(questions: list[str], passages: list[str]) -> list:
+        return write_answers(model, tokenizer, questions, passages, max_length=24, max_answer=4)
+
+    passage_cut, whole, question_cut = ask(["who?", "谁？", "who? " * 9], [PASSAGES[3], "猫", "猫"])
+    assert (passage_cut.truncated, whole.truncated, question_cut.truncated) == (True, False, True)
+    question = tokenizer.encode("who?")
+    bare = (
+        answer_prompt(question, [], tokenizer)
+        if family == "decoder"
+        else [*question_and_passage(question, [], tokenizer), 2]
     )
-    model = build("decoder", "learned embedding-norm gelu", vocab_size=tokenizer.vocab_size)
-    long, short = write_answers(model, tokenizer, ["who?", "谁？"], [PASSAGES[3], "猫"], max_answer=4)
-    assert (long.truncated, short.truncated) == (True, False)
-    ids = answer_prompt(tokenizer.encode("who?"), tokenizer.encode(PASSAGES[3]), tokenizer)
-    assert len(ids) > 32
-    with pytest.raises(UserError, match="question 1 has"):
-        write_answers(model, tokenizer, ["who? " * 9], ["cat"], max_answer=4)
+    fits = room - len(bare)
+    assert tokenizer.encode(PASSAGES[3][: fits - 1]) == tokenizer.encode(PASSAGES[3])[:fits]
+    (longest,), (longer,) = (ask(["who?"], [PASSAGES[3][: fits - 1 + more]]) for more in (0, 1))
+    assert (longest.truncated, longer.truncated) == (False, True)
+    assert longer.text == longest.text == passage_cut.text
+    assert [one.score for one in (longer, longest)] == pytest.approx([passage_cut.score] * 2, abs=1e-9)

@@ -120,11 +120,12 @@ class Scored:
 
 
 def whole_texts(records: Sequence[Record]) -> list[str]:
-    """The documents of records that may each be a piece of one: neighbours of a group are put together again."""
+    """The documents of records, of which those of running text may each be a piece of one: they are put together again."""
     texts: list[str] = []
     group: str | None = None
     for record in records:
-        if record.group is not None and record.group == group:
+        is_running = record.group is not None and record.group.startswith(f"{record.file}#")
+        if is_running and record.group == group:
             texts[-1] += record.fields["text"]
         else:
             texts.append(record.fields["text"])

@@ -182,7 +182,7 @@ def evaluate_masked(
     same for the same seed. Two models are comparable if their tokenisers are one. Raises UserError where there is no text.
     """
     config = model.config
-    head, tail = ends(tokenizer)
+    head, tail = ends(model, tokenizer)
     if head is None or tail is None or not tokenizer.has("mask"):
         raise UserError("this model's tokeniser has no markers and mask", allowed="a masked language model")
     objective = MaskedLM(

@@ -40,7 +40,7 @@ from ciyuan.interop.mapping import Table, listed, shown_name
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.transformer import Transformer
-from ciyuan.text import Tokenizer
+from ciyuan.text import Tokenizer, chat
 
 INFO = "ciyuan.json"
 ONE_MODEL = "config.json and the weights must be of one model"
@@ -84,7 +84,10 @@ def save_model_folder(
             "README.md": card,
         }
         if model.config.family != "encoder" and model.config.head == "language-model":
-            texts["generation_config.json"] = _json(generation_settings(model.config))
+            writing = generation_settings(model.config)
+            if info.get("task") == "chat":  # a turn ends before the text does
+                writing["eos_token_id"] = [model.config.eos_id, chat.end_id(tokenizer)]
+            texts["generation_config.json"] = _json(writing)
         for name, text in texts.items():
             _write(folder, name, lambda path, text=text: path.write_bytes(text.encode()))  # type: ignore[misc]
         _write(folder, WEIGHTS, lambda path: _save_tensors(tensors, path))

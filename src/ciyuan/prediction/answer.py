@@ -147,7 +147,7 @@ def _pointed(
 
 def _reader(model: Transformer, tokenizer: Tokenizer, max_length: int | None, stride: int | None) -> SpanAnswering:
     config = model.config
-    head, tail = ends(tokenizer)
+    head, tail = ends(model, tokenizer)
     if head is None or tail is None:
         raise UserError(
             "this model's tokeniser has no markers to part question and passage", fix="train it with [CLS] and [SEP]"
@@ -176,27 +176,34 @@ def write_answers(
 ) -> list[Answer]:
     """What the model writes after question ⊕ passage, greedily unless settings say otherwise.
 
-    max_length: tokens of question and passage together that the model was trained on; the end of a longer passage is not read.
-    max_answer: tokens of the longest answer. Raises UserError where not even the question fits.
+    max_length: tokens of question and passage that the model was trained on, with a decoder those of the answer among them; the
+    end of a longer passage, and then of the question, is not read. max_answer: tokens of the longest answer.
     """
     _check(questions, passages)
     longest = max_answer or MAX_ANSWER
     settings = settings or GenerationSettings(max_tokens=longest + 1)  # EOS is one of them
-    config = model.config
-    room = config.max_positions - (settings.max_tokens if config.family == "decoder" else 0)
-    room = min(room, max_length or room)
+    room = _room(model, max_length, settings.max_tokens)
     asked, read = (tokenizer.encode_batch(list(side)) if side else [] for side in (questions, passages))
     prompts, truncated = [], []
-    for number, (question, passage) in enumerate(zip(asked, read, strict=True), start=1):
+    for question, passage in zip(asked, read, strict=True):
         excess = max(0, len(_prompt(model, tokenizer, question, passage)) - room)
-        if excess > len(passage):
-            raise UserError(f"question {number} has {len(question)} tokens", allowed=f"the model reads {room}")
-        prompts.append(_prompt(model, tokenizer, question, passage[: len(passage) - excess]))
+        lost = max(0, excess - len(passage))  # of the question, where it alone is too long
+        kept = question[: max(0, len(question) - lost)], passage[: max(0, len(passage) - excess)]
+        prompts.append(_prompt(model, tokenizer, *kept))
         truncated.append(excess > 0)
     written = generate(model, tokenizer, prompts, settings=settings)
     return [
         Answer(found.text.strip(), found.score, truncated=cut) for found, cut in zip(written, truncated, strict=True)
     ]
+
+
+def _room(model: Transformer, max_length: int | None, max_tokens: int) -> int:
+    """The longest prompt in tokens, markers included. Behind a decoder's, the answer or as much again as the prompt must fit."""
+    positions = model.config.max_positions
+    if model.config.family == "encoder-decoder":
+        return min(positions, (max_length or positions) + 1)  # EOS is not among the tokens it was trained on so many of
+    whole = min(positions, max_length or positions)
+    return max(whole - max_tokens, whole // 2)
 
 
 def _prompt(model: Transformer, tokenizer: Tokenizer, question: Sequence[int], passage: Sequence[int]) -> list[int]:

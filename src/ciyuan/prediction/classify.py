@@ -46,7 +46,7 @@ def classify(
     """
     if len(labels) != model.config.n_labels:
         raise UserError(f"{len(labels)} labels for a model of {model.config.n_labels}", allowed="a name for each label")
-    head, tail = ends(tokenizer)
+    head, tail = ends(model, tokenizer)
     objective = Classification(
         pad_id=model.config.pad_id,
         head_id=head,

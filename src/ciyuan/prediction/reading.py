@@ -30,15 +30,17 @@ def markers(model: Transformer, tokenizer: Tokenizer) -> tuple[int | None, int |
     """What stands before and after a text alone: [CLS] and [SEP]; <s> and nothing; nothing and </s>. None: nothing does."""
     family = model.config.family
     if family == "encoder":
-        return ends(tokenizer)
+        return ends(model, tokenizer)
     if family == "decoder":  # which writes its EOS and never reads it in pretraining
         return _first(tokenizer, "bos"), None
     return None, _first(tokenizer, "eos")
 
 
-def ends(tokenizer: Tokenizer) -> tuple[int | None, int | None]:
-    """The markers at head and tail of a text to be classified: [CLS] and [SEP], else <s> and </s>."""
-    return _first(tokenizer, "cls", "bos"), _first(tokenizer, "sep", "eos")
+def ends(model: Transformer, tokenizer: Tokenizer) -> tuple[int | None, int | None]:
+    """The markers at head and tail of a text to be classified: [CLS] and [SEP] for an encoder, else <s> and </s>."""
+    if model.config.family == "encoder":
+        return _first(tokenizer, "cls", "bos"), _first(tokenizer, "sep", "eos")
+    return _first(tokenizer, "bos"), _first(tokenizer, "eos")
 
 
 def _first(tokenizer: Tokenizer, *roles: Role) -> int | None:

@@ -53,7 +53,8 @@ class MaskedLanguageModel(Usual):
         )  # fmt: skip
         if not chosen.next_sentence:
             return masked
-        weight = Jointly.weight_of(masked, self._width(recipe, config) - 3)
+        usual = float(SentencePairs(prepared.train, width=self._width(recipe, config)).lengths.mean())
+        weight = Jointly.weight_of(masked, usual)
         return Jointly(masked, NextSentence(**ids, seed=seed), weight=weight)
 
     def batches(self, materials: Materials) -> tuple[Any, Examples]:
