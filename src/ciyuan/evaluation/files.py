@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from ciyuan.batch import Batch
+import numpy as np
+import torch
+
 from ciyuan.data.readers import Record, read_answers, read_chats, read_labelled, read_pairs, read_texts
 from ciyuan.errors import DataError, UserError
-from ciyuan.evaluation.evaluate import dev_loss, evaluate_answerer, evaluate_classifier, evaluate_translator
+from ciyuan.evaluation.evaluate import evaluate_answerer, evaluate_classifier, evaluate_translator
 from ciyuan.evaluation.language import evaluate_language_model, evaluate_masked
 from ciyuan.evaluation.metrics import perplexity
-from ciyuan.evaluation.scores import Scores
+from ciyuan.evaluation.scores import Row, Scores, Tally, ratio
 from ciyuan.generation import DecodingSettings
+from ciyuan.generation.translation import evaluating
 from ciyuan.model.transformer import Transformer
 from ciyuan.objectives import Prompted
 from ciyuan.text import Tokenizer, chat
 
 LANGUAGE_MODEL, MASKED = "causal-lm", "masked-lm"
-CHATS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -146,19 +148,30 @@ def evaluate_chats(
         chat.render([{"role": role, "content": words} for role, words in record.turns], tokenizer) for record in records
     ]
     rows = [(one.tokens[:room], one.supervised[:room]) for one in rendered]
-    asked = [row for row in rows if any(row[1][1:])]
+    asked = [i for i, (_, supervised) in enumerate(rows) if any(supervised[1:])]
     if not asked:
         raise UserError("no conversation has words of the assistant to score")
-
-    def batches() -> list[Batch]:
-        return [objective.collate(asked[i : i + CHATS_AT_ONCE]) for i in range(0, len(asked), CHATS_AT_ONCE)]
-
-    nll = dev_loss(model, objective, batches())["nll"]
+    device = next(model.parameters()).device
+    counts = np.zeros((len(asked), 2))  # nats, tokens
+    with evaluating(model), torch.inference_mode():
+        for place, i in enumerate(asked):
+            total, n = objective.loss(model, objective.collate([rows[i]]).to(device)).metrics["nll"]
+            counts[place] = float(total), n
+    nats, n_tokens = counts.sum(axis=0)
     cut = sum(len(one.tokens) > room for one in rendered)
     warnings = [f"{cut} of {len(rows)} conversations were truncated"] if cut else []
     if len(asked) < len(rows):
         warnings.append(
             f"{len(rows) - len(asked)} of {len(rows)} conversations have no words of the assistant to score"
         )
-    scores = Scores(metrics={"perplexity": perplexity(nll), "nll": nll}, signatures={}, examples=len(asked))
-    return replace(scores, warnings=tuple(warnings))
+    nll = float(nats / n_tokens)
+    return Scores(
+        metrics={"perplexity": perplexity(nll), "nll": nll},
+        signatures={"perplexity": f"tokens:{n_tokens:.0f}|vocabulary:{tokenizer.vocab_size}"},
+        examples=len(asked),
+        warnings=tuple(warnings),
+        rows=tuple(Row(records[i].fields["chat"], "", "") for i in asked),
+        tallies=lambda: {
+            "perplexity": Tally(counts, lambda sums: np.exp(ratio(sums[..., 0], sums[..., 1])), higher_is_better=False)
+        },
+    )

@@ -19,8 +19,8 @@ from ciyuan.text.settings import TokenizerSettings
 from ciyuan.text.special import Role, SpecialTokens
 from ciyuan.text.training import Sample, train_backend
 
-Template = Literal["eos", "bos", "cls-sep", "none"]
-"""What other tools put around a text: `text </s>`, `<s> text`, `[CLS] text [SEP]`, or nothing."""
+Template = Literal["eos", "bos", "bos-eos", "cls-sep", "none"]
+"""What other tools put around a text: `text </s>`, `<s> text`, `<s> text </s>`, `[CLS] text [SEP]`, or nothing."""
 
 _CONFIG_NAMES: dict[Role, str] = {role: f"{role}_token" for role in ("pad", "bos", "eos", "unk", "mask", "cls", "sep")}
 
@@ -225,7 +225,7 @@ class Tokenizer:
         if template == "none":
             return
         around: dict[Template, tuple[Role | None, Role | None]] = {
-            "eos": (None, "eos"), "bos": ("bos", None), "cls-sep": ("cls", "sep"),
+            "eos": (None, "eos"), "bos": ("bos", None), "bos-eos": ("bos", "eos"), "cls-sep": ("cls", "sep"),
         }  # fmt: skip
         spelt = self.special.by_role()
         head, tail = ([spelt[role]] if role is not None else [] for role in around[template])

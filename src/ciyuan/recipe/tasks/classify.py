@@ -28,7 +28,7 @@ class Classify(Usual):
         return "labelled"
 
     def special(self, family: str, recipe: Recipe) -> tuple[SpecialTokens, Template]:
-        return (BERT_TOKENS, "cls-sep") if family == "encoder" else (DECODER_TOKENS, "bos")
+        return (BERT_TOKENS, "cls-sep") if family == "encoder" else (DECODER_TOKENS, "bos-eos")
 
     def top(self, recipe: Recipe, family: str, labels: Sequence[str]) -> Top:
         return Top(head="classification", n_labels=len(labels))
