@@ -23,6 +23,8 @@ SHOWN = (
     "next_sentence_accuracy",
 )  # fmt: skip
 """Scores that the page shows, in this order."""
+MOST_SHOWN = 2
+"""Of them, the first that there are."""
 
 ENDED = {
     "steps": "all steps were done",
@@ -45,7 +47,8 @@ def build_report(
     """Everything that the page says, the curves from the run's metrics.jsonl."""
     lines = read_metrics(run.metrics)
     manifest = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))
-    metrics = {name: scores.metrics[name] for name in SHOWN if name in scores.metrics} if scores else {}
+    found = [name for name in SHOWN if scores is not None and name in scores.metrics][:MOST_SHOWN]
+    metrics = {name: scores.metrics[name] for name in found} if scores else {}
     speeds = [line["tokens_per_second"] for line in lines if line.get("tokens_per_second")]
     return Report(
         name=str(run.path),
