@@ -22,9 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from understanding import SMALL, train
-
-ROOT = Path(__file__).resolve().parent.parent
+from understanding import SMALL, publish, train
 
 
 def main() -> int:
@@ -37,10 +35,7 @@ def main() -> int:
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         lines = bench(Path(scratch), settings)
-    print("\n".join(lines))
-    if settings.write:
-        with (ROOT / "benchmarks/RESULTS.md").open("a", encoding="utf-8") as file:
-            file.write("\n".join(["", *lines, ""]))
+    publish(lines, write=settings.write)
     return 0
 
 
@@ -61,7 +56,7 @@ def bench(folder: Path, settings: argparse.Namespace) -> list[str]:
         folder / "answerer",
         parts["train"],
         settings.tune,
-        ["data.max_length=256"],
+        ["data.max_length=256", "objective.stride=64"],
         dev=None,
         init=folder / "encoder",
     )

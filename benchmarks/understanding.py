@@ -40,11 +40,16 @@ def main() -> int:
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         lines = bench(Path(scratch), settings)
+    publish(lines, write=settings.write)
+    return 0
+
+
+def publish(lines: Sequence[str], *, write: bool) -> None:
+    """Print a section, and with `write` append it to RESULTS.md."""
     print("\n".join(lines))
-    if settings.write:
+    if write:
         with (ROOT / "benchmarks/RESULTS.md").open("a", encoding="utf-8") as file:
             file.write("\n".join(["", *lines, ""]))
-    return 0
 
 
 def bench(folder: Path, settings: argparse.Namespace) -> list[str]:

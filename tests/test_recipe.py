@@ -82,6 +82,12 @@ def test_a_family_that_cannot_do_the_task_is_refused_with_its_place(tmp_path: Pa
     assert task in str(caught.value)
 
 
+def test_the_next_sentence_needs_a_preset_with_its_head() -> None:
+    with pytest.raises(RecipeError, match=r"(?s)does not have.*bert-2018"):
+        read_recipe("masked-lm", overrides=["objective.next_sentence=true"])
+    assert read_recipe("masked-lm", overrides=["objective.next_sentence=true", "model.preset=bert-2018"]).model.preset
+
+
 def test_the_recipe_of_the_design_is_read(tmp_path: Path) -> None:
     file = tmp_path / "whole.yaml"
     file.write_text(

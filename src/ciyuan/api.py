@@ -278,8 +278,8 @@ class Model:
         does = verbs(self.config, self.info.get("task"))
         if verb not in does:
             raise ModelFolderError(
-                f"this model does not {verb}: it is a {self.config.family}"
-                + (f" trained to {self.info['task']}" if isinstance(self.info.get("task"), str) else ""),
+                f"this model does not {verb}: it is {'a' if self.config.family == 'decoder' else 'an'} {self.config.family}"
+                + (f" trained for {self.info['task']}" if isinstance(self.info.get("task"), str) else ""),
                 where=self.folder,
                 allowed=f"what it does: {', '.join(does)}",
             )

@@ -103,6 +103,11 @@ def _check_model(recipe: Recipe, sheet: Sheet) -> None:
         key = next((word for word in error.found.split() if word.startswith("model.")), "model")
         where = error.where or sheet.place(tuple(key.split(".")))
         raise RecipeError(error.found, where=where, allowed=error.allowed, fix=error.fix) from None
+    if recipe.objective.next_sentence and not config.next_sentence:
+        raise RecipeError(
+            f"objective.next_sentence asks for a head that model.preset {recipe.model.preset} does not have",
+            where=sheet.place(("objective", "next_sentence")), fix="set model.preset to bert-2018",
+        )  # fmt: skip
     check_family(recipe, config.family, f"model.preset {recipe.model.preset}", sheet.place(("model", "preset")))
 
 
