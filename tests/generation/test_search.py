@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from ciyuan.errors import RecipeError
 from ciyuan.generation import decoding, search
 from ciyuan.generation.decoding import Hypothesis, forbidden_tokens
 from tests.generation.parrot import EOS, Letters, Parrot
@@ -86,6 +87,34 @@ def test_greedy_search_is_the_oracle(variant, dtype):
             next_log_probs = decoding.scorer(model, row, forbidden=forbidden_tokens(model.config))
             wanted = decoding.greedy(next_log_probs, eos_id=2, limit=cap, no_repeat_ngram=no_repeat_ngram)
             same([hypothesis], [wanted], 1e-9 if dtype == torch.float64 else 1e-4)
+
+
+def test_a_decoder_made_to_begin_with_a_token_goes_on_from_it():
+    model = sharp("post-norm sinusoidal", first_id=9)
+    plain = build("encoder-decoder", "post-norm sinusoidal", seed=3, logit_scale=SHARPER).to(torch.float64)
+    rows, caps = sources(6, seed=5), limits(6, seed=6)
+    greedy = search.greedy_search(model, search.read_source(model, rows), limits=caps)
+    beams = search.beam_search(model, search.read_source(model, rows), beam=3, limits=caps, n_best=3)
+    for row, cap, hypothesis, hypotheses in zip(rows, caps, greedy, beams):
+        after = decoding.scorer(plain, row, forbidden=forbidden_tokens(plain.config))
+        wanted = decoding.greedy(lambda tokens: after([9, *tokens]), eos_id=2, limit=cap)  # noqa: B023
+        same([hypothesis], [wanted], 1e-9)
+        same(hypotheses, by_oracle(model, row, cap, beam=3, length_penalty=1.0), 1e-9)
+
+
+def test_a_decoder_writes_as_much_as_it_has_positions_for():
+    for first_id in (None, 9):
+        model = build(
+            "encoder-decoder", "learned embedding-norm gelu", first_id=first_id, max_positions=8, head_bias=True
+        )
+        with torch.no_grad():
+            model.head.bias[2] = -1e4  # it never ends
+        room = model.config.writing_room
+        assert room == (8 if first_id is None else 7)
+        (hypothesis,) = search.greedy_search(model, search.read_source(model, [[5, 2]]), limits=[room])
+        assert (len(hypothesis.tokens), hypothesis.finish_reason) == (room, "length")
+        with pytest.raises(RecipeError, match="longer than the 8 positions"):
+            search.greedy_search(model, search.read_source(model, [[5, 2]]), limits=[room + 1])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

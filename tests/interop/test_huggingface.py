@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def test_every_preset_has_its_class() -> None:
         ("bert-2018", {"position_offset": 2}, "model.position_offset = 2"),
         ("bert-2018", {"ff_bias": False}, "model.ff_bias = False"),
         ("bert-2018", {"head": "span"}, "model.pooler = True"),
-        ("modern-encoder", {"window": 8}, "model.window = 8"),
+        ("modern-encoder", {"attention_soft_cap": 8.0}, "model.attention_soft_cap = 8.0"),
         ("modern-encoder", {"first_norm": True}, "model.first_norm = True"),
         ("modern-encoder", {"n_kv_heads": 1}, "model.n_kv_heads = 1"),
         ("modern-encoder", {"n_token_types": 2}, "model.n_token_types = 2"),
@@ -186,7 +187,11 @@ def test_every_preset_has_its_class() -> None:
         ("gpt2-2019", {"attention_scale": 0.3}, "model.attention_scale = 0.3"),
         ("gpt2-2019", {"n_kv_heads": 1}, "model.n_kv_heads = 1"),
         ("gpt2-2019", {"head_bias": True}, "model.head_bias = True"),
-        ("modern-decoder", {"qk_norm": False}, "model.qk_norm = False"),
+        ("modern-decoder", {"window": 8, "windowed_layers": (0,), "window_rope_base": 9.0}, "model.window_rope_base = 9.0"),
+        ("modern-decoder", {"attention_soft_cap": 8.0}, "model.attention_soft_cap = 8.0"),
+        ("modern-decoder", {"logit_soft_cap": 8.0}, "model.logit_soft_cap = 8.0"),
+        ("modern-decoder", {"norm_offset": 1.0}, "model.norm_offset = 1.0"),
+        ("modern-decoder", {"norm_weight": False}, "model.norm_weight = False"),
         ("modern-decoder", {"attention_out_bias": True}, "model.attention_out_bias = True"),
         ("modern-decoder", {"head": "span"}, "model.head = span"),
     ],
@@ -247,9 +252,9 @@ def test_a_failed_save_leaves_the_model_that_was_there(tmp_path: Path, monkeypat
     wanted = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(*_: object, **__: object) -> None:
-        raise huggingface.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(huggingface, "save_file", full)
+    monkeypatch.setattr(huggingface, "write_tensors", full)
     with pytest.raises(DiskError, match="the disk is full"):
         saved(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == wanted

@@ -110,8 +110,12 @@ def test_each_releases_spelling_of_the_rotary_base_is_understood(release: dict[s
         (lambda s: s.choice("text", {"one": 1}, "one"), "text is four"),
         (lambda s: s.choice("listed", {"one": 1}, "one"), "listed is"),
         (lambda s: s.must("four", 5), "four is 4"),
-        (lambda s: s.every("listed", "two"), "listed is"),
-        (lambda s: s.every("text", "four"), "text is four"),
+        (lambda s: s.words("listed", ["two"], 1), "listed is"),
+        (lambda s: s.words("listed", ["one"], 2), "listed is"),
+        (lambda s: s.words("text", ["four"], 1), "text is four"),
+        (lambda s: s.words("unhashable", ["one"], 1), "unhashable is"),
+        (lambda s: s.optional_number("text"), "text is four"),
+        (lambda s: s.optional_number("four"), "four is 4"),
         (lambda s: s.mapping("listed"), "listed is"),
         (lambda s: s.optional("text"), "text is four"),
         (lambda s: s.must("null", 5), "null is None"),
@@ -121,7 +125,7 @@ def test_each_releases_spelling_of_the_rotary_base_is_understood(release: dict[s
 def test_what_is_wrong_is_named(ask: Callable[[TheirSettings], object], said: str) -> None:
     settings = {
         "four": 4, "text": "four", "yes": True, "half": 0.5, "null": None, "infinite": float("inf"), "nan": float("nan"),
-        "listed": ["one"],
+        "listed": ["one"], "unhashable": [{}],
     }  # fmt: skip
     with pytest.raises(ModelFolderError, match=said) as caught:
         ask(TheirSettings(settings, "config.json"))
@@ -131,13 +135,15 @@ def test_what_is_wrong_is_named(ask: Callable[[TheirSettings], object], said: st
 
 def test_what_is_there_is_taken_and_what_is_harmless_passes() -> None:
     settings = TheirSettings(
-        {"four": 4, "rate": 0.5, "null": None, **dict.fromkeys(HARMLESS, "whatever")}, "config.json"
+        {"four": 4, "rate": 0.5, "null": None, "listed": ["two", "one"], **dict.fromkeys(HARMLESS, "whatever")}, "config.json"
     )
     assert (settings.whole("four"), settings.rate("rate", 0.1), settings.rate("absent", 0.1)) == (4, 0.5, 0.1)
     assert settings.optional("null") is settings.optional("null", 7) is None
     assert settings.optional("absent", 7) == 7
     assert settings.section("absent") is None
-    settings.every("absent", "one")
+    assert settings.words("absent", ["one"], 1) is settings.optional_number("null", 0.5) is None
+    assert settings.words("listed", ["one", "two"], 2) == ["two", "one"]
+    assert (settings.optional_number("rate"), settings.optional_number("absent", 0.25)) == (0.5, 0.25)
     settings.must("null", False)
     settings.finish()
 

@@ -19,6 +19,15 @@ VARIANTS: dict[str, dict[str, object]] = {
         "gated": True, "activation": "gelu_tanh", "relative_buckets": 8, "relative_max_distance": 12,
     },
     "sandwich rotary window": {"norm_position": "sandwich", "norm": "rms", "positions": "rotary", "window": 4},
+    "rotary windows here and there, soft caps, offset norms": {
+        "norm_position": "sandwich", "norm": "rms", "norm_offset": 1.0, "positions": "rotary", "qk_norm": True, "n_kv_heads": 2,
+        "window": 3, "windowed_layers": (0,), "window_rope_base": 20.0, "attention_soft_cap": 1.5, "logit_soft_cap": 3.0,
+        "rope_scaling": {"kind": "yarn", "factor": 4.0, "original_positions": 8}, "gated": True, "activation": "gelu_tanh",
+    },
+    "relative windows here and there, norms without parameters": {
+        "positions": "relative", "relative_buckets": 8, "relative_max_distance": 12, "window": 4, "windowed_layers": (1,),
+        "norm_weight": False, "attention_out_bias": False,
+    },
     "learned embedding-norm gelu": {"positions": "learned", "embedding_norm": True, "activation": "gelu"},
     "no positions relu2 untied": {"positions": "none", "activation": "relu2", "tied": False, "shared_embeddings": False},
 }  # fmt: skip

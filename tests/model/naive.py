@@ -9,7 +9,14 @@ from torch import Tensor
 
 
 def naive_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, may_attend: Tensor, bias: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    may_attend: Tensor,
+    bias: Tensor | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """q (B, H, T, K); k, v (B, G, S, K); may_attend (B, T, S). Loops over everything."""
     n_rows, n_heads, n_queries, width = q.shape
@@ -24,6 +31,7 @@ def naive_attention(
                         weights.append(0.0)
                         continue
                     score = sum(float(q[b, h, t, i]) * float(k[b, h // group, s, i]) for i in range(width)) * scale
+                    score = score if soft_cap is None else soft_cap * math.tanh(score / soft_cap)
                     score += 0.0 if bias is None else float(bias[b % len(bias), h, t, s])
                     weights.append(math.exp(score))
                 total = sum(weights)

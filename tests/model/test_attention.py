@@ -23,12 +23,15 @@ PACKED = Layout(torch.tensor([[0, 1, 2, 0, 1], [0, 1, 0, 1, 0]]), torch.tensor([
 @pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("core", [reference_attention, fused_attention])
 @pytest.mark.parametrize("n_kv_heads", [4, 2])
-def test_attention_equals_the_naive_sums_for_every_query_that_is_text(layout, causal, window, core, n_kv_heads):
+@pytest.mark.parametrize("soft_cap", [None, 0.7])
+def test_attention_equals_the_naive_sums_for_every_query_that_is_text(
+    layout, causal, window, core, n_kv_heads, soft_cap
+):
     q, k, v = random_qkv(n_kv_heads)
     allowed = may_attend(layout, layout, causal=causal, window=window)
-    expected = naive_attention(q, k, v, scale=0.4, may_attend=allowed)
+    expected = naive_attention(q, k, v, scale=0.4, may_attend=allowed, soft_cap=soft_cap)
     mask, is_causal = mask_of(layout, layout, causal=causal, window=window)
-    found = core(q, k, v, scale=0.4, sight=Sight(mask, is_causal))
+    found = core(q, k, v, scale=0.4, sight=Sight(mask, is_causal), soft_cap=soft_cap)
     text = layout.is_text[:, None, :, None].expand_as(found)
     torch.testing.assert_close(found[text], expected[text], rtol=1e-12, atol=1e-12)
 
@@ -48,13 +51,14 @@ def test_the_rule_is_written_once_and_reads_as_the_design_says():
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("n_kv_heads", [4, 1])
-def test_fused_and_reference_agree_in_value_and_gradient(causal, with_bias, n_kv_heads):
+@pytest.mark.parametrize("soft_cap", [None, 0.7])
+def test_fused_and_reference_agree_in_value_and_gradient(causal, with_bias, n_kv_heads, soft_cap):
     inputs = [x.requires_grad_() for x in random_qkv(n_kv_heads)]
     bias = torch.randn(1, 4, 5, 5, dtype=torch.float64, requires_grad=True) if with_bias else None
     mask = None if causal else PADDED.is_text[:, None, None, :]
     results = []
     for core in (reference_attention, fused_attention):
-        out = core(*inputs, scale=0.4, sight=Sight(mask, causal, bias=bias))
+        out = core(*inputs, scale=0.4, sight=Sight(mask, causal, bias=bias), soft_cap=soft_cap)
         wanted = [*inputs, bias] if bias is not None else inputs
         results.append([out, *torch.autograd.grad(out.square().sum(), wanted)])
     for reference, fused in zip(*results, strict=True):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.layers import ACTIVATIONS, Dropout, FeedForward, build_norm
+from ciyuan.model.layers import ACTIVATIONS, Dropout, FeedForward, build_norm, soft_capped
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.03])
@@ -78,3 +78,36 @@ def test_norms_equal_their_formulas(norm):
     variance = sum((v - mean) ** 2 for v in x) / 5
     expected = [(v - mean) / math.sqrt(variance + 0.01) for v in x]
     assert layer(torch.tensor(x, dtype=torch.float64)).tolist() == pytest.approx(expected, rel=1e-9)
+    bare = build_norm(config.model_copy(update={"norm_weight": False}), 5)
+    assert not list(bare.parameters())
+    assert torch.equal(bare(torch.tensor(x, dtype=torch.float64)), layer(torch.tensor(x, dtype=torch.float64)))
+
+
+def test_a_norms_weights_may_be_stored_without_their_offset():
+    fields = {"family": "encoder", "vocab_size": 5, "norm": "rms", "norm_eps": 0.01}
+    plain = build_norm(ModelConfig(**fields), 5)
+    offset = build_norm(ModelConfig(**fields, norm_offset=1.0), 5)
+    x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    assert offset.weight.tolist() == [0.0] * 5
+    assert torch.equal(offset(x), plain(x))
+    with torch.no_grad():
+        offset.weight.copy_(torch.linspace(-0.5, 0.25, 5))
+        plain.weight.copy_(torch.linspace(0.5, 1.25, 5))
+    torch.testing.assert_close(offset(x), plain(x), rtol=1e-6, atol=1e-6)
+
+
+def test_an_offset_keeps_in_sixteen_bits_what_a_sum_would_round_away():
+    offset = build_norm(ModelConfig(family="encoder", vocab_size=5, norm="rms", norm_offset=1.0), 4).bfloat16()
+    with torch.no_grad():
+        offset.weight.fill_(0.001)
+    x = torch.full((1, 4), 128.0, dtype=torch.bfloat16)
+    assert torch.equal((offset.weight + 1), torch.ones(4, dtype=torch.bfloat16))
+    assert torch.equal(offset(x * x.sign()), torch.tensor(1.001).bfloat16().expand(1, 4))
+    assert offset(x).dtype == torch.bfloat16
+
+
+def test_soft_caps_are_never_passed_and_are_felt_only_by_what_is_large():
+    x = torch.tensor([0.01, -3.0, 50.0, -1e4], dtype=torch.float64)
+    assert soft_capped(x, None) is x
+    assert soft_capped(x, 5.0).tolist() == pytest.approx([5 * math.tanh(v / 5) for v in x.tolist()], rel=1e-12)
+    assert float(soft_capped(x, 5.0).abs().max()) <= 5.0

@@ -5,7 +5,8 @@ import torch
 
 from ciyuan.batch import IGNORED, Batch, Layout, Stream
 from ciyuan.errors import RecipeError
-from ciyuan.model import PRESETS, ModelSettings, Transformer, initialise
+from ciyuan.model import PRESETS, ModelConfig, ModelSettings, Transformer, initialise
+from ciyuan.model.attention import Attention, fused_attention, reference_attention
 from tests.model.builders import VARIANTS, build, stream, tokens
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -68,6 +69,42 @@ def test_packed_texts_leak_nothing_into_one_another(family, variant):
         alone = logits_of(model, stream(ids[:, start : start + length]), source)
         torch.testing.assert_close(together[:, start : start + length], alone, **CLOSE)
         start, source_start = start + length, source_start + source_length
+
+
+@pytest.mark.parametrize("windowed_layers", [(0,), (1,), None, ()])
+def test_only_layers_with_a_window_forget_what_is_far(windowed_layers):
+    """With every layer windowed, what a token says of its past reaches back (window − 1) places a layer."""
+    model = build("decoder", "pre-norm rotary grouped q/k-norm gated", window=3, windowed_layers=windowed_layers)
+    ids = tokens(1, 12)
+    maps = model.attention_maps(Batch(stream(ids), ids, 12))["decoder"]
+    windowed = (0, 1) if windowed_layers is None else windowed_layers
+    for layer, weights in enumerate(maps):
+        far = weights.tril(-3)
+        assert bool((far == 0).all()) == (layer in windowed)
+    changed = ids.clone()
+    changed[:, 0] = 3 if int(ids[0, 0]) != 3 else 4
+    difference = (logits_of(model, stream(changed)) - logits_of(model, stream(ids))).detach().abs().amax(dim=(0, 2))
+    reach = 5 if len(windowed) == 2 else 12
+    assert bool((difference[:reach] > 0).all())
+    assert float(difference[reach:].sum()) == 0.0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("family", ["encoder", "decoder", "encoder-decoder"])
+def test_both_cores_train_alike(family, variant):
+    results = []
+    for core in (reference_attention, fused_attention):
+        model = build(family, variant, attention_soft_cap=None)  # for which there is but one core
+        for module in model.modules():
+            if isinstance(module, Attention):
+                module.core = core
+        source = stream(tokens(2, 6, seed=5), [6, 4]) if family == "encoder-decoder" else None
+        logits = model(Batch(stream(tokens(2, 9), [9, 6]), tokens(2, 9), 18, source=source))
+        logits.square().sum().backward()
+        results.append([logits, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) == len(results[1]) > 10
+    for reference, fused in zip(*results, strict=True):
+        torch.testing.assert_close(fused, reference, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -215,6 +252,38 @@ def test_presets_are_data_that_all_build():
 def test_a_model_that_does_not_fit_together_is_refused(settings, message):
     with pytest.raises(RecipeError, match=message):
         ModelSettings(**settings).build(30, pad_id=0, bos_id=1, eos_id=2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"windowed_layers": (0,)}, "no model.window"),
+        ({"window": 4, "windowed_layers": (0, 2)}, "windowed_layers are 0, 2\nlayers from 0 to 1"),
+        ({"window": 4, "windowed_layers": (1, 1)}, "each once"),
+        ({"norm_offset": 1.0}, "norm_offset 1.0 is of an RMSNorm"),
+        (
+            {"rope_scaling": {"kind": "llama3", "factor": 8.0, "original_positions": 9, "low": 4.0}},
+            "high 4.0 is not above low",
+        ),
+        (
+            {"rope_scaling": {"kind": "yarn", "factor": 8.0, "original_positions": 9}, "rope_base": 1.0},
+            "above 1, not 1.0",
+        ),
+        ({"rope_scaling": {"kind": "dynamic", "factor": 8.0}}, "rope_scaling.*dynamic"),
+        ({"attention_soft_cap": 0.0}, "attention_soft_cap.*greater than 0"),
+    ],
+)
+def test_fields_that_contradict_one_another_are_refused(fields, message):
+    with pytest.raises(RecipeError, match=message):
+        ModelConfig.of({"family": "decoder", "vocab_size": 9, "n_layers": 2, **fields})
+
+
+def test_norms_with_an_offset_begin_as_one():
+    model = build("decoder", "rotary windows here and there, soft caps, offset norms")
+    initialise(model, scheme="xavier", seed=1)
+    norms = [p for name, p in model.named_parameters() if "norm" in name]
+    assert len(norms) == 2 * 6 + 1
+    assert all(bool((p == 0).all()) for p in norms)
 
 
 def test_the_last_cross_attention_can_be_had_in_training_with_its_gradient():

@@ -105,6 +105,15 @@ def test_guidance_pulls_the_last_cross_attention_and_fades_with_progress():
     torch.testing.assert_close(guided.loss(model, batch).sum, alone)
 
 
+def test_guidance_asks_nothing_of_a_first_token():
+    lexicon = Lexicon.learn(PAIRS, vocab_size=23)
+    plain = Seq2Seq(pad_id=0, start_id=1, eos_id=2, lexicon=lexicon, alignment_weight=0.5)
+    guided = Seq2Seq(pad_id=0, start_id=1, eos_id=2, first_id=3, lexicon=lexicon, alignment_weight=0.5)
+    wanted, found = (some.collate(PAIRS).extra["alignment"] for some in (plain, guided))
+    assert torch.equal(found[:, 1:], wanted)
+    assert not found[:, 0].any()
+
+
 def test_guidance_does_not_depend_on_how_a_batch_is_split():
     lexicon = Lexicon.learn(PAIRS, vocab_size=23)
     guided = Seq2Seq(pad_id=0, start_id=1, eos_id=2, lexicon=lexicon, alignment_weight=0.5)

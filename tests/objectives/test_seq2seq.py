@@ -24,6 +24,15 @@ def test_every_target_ends_in_a_supervised_end_and_begins_with_the_start():
     assert batch.n_tokens == 10 + 12
 
 
+def test_a_first_token_is_read_after_the_start_and_not_asked_for():
+    batch = objective(first_id=14).collate(EXAMPLES)
+    assert batch.text.tokens.tolist() == [[1, 14, 8, 9, 0, 0], [1, 14, 10, 11, 12, 13], [1, 14, 3, 0, 0, 0]]
+    assert batch.targets.tolist() == [
+        [-100, 8, 9, 2, -100, -100], [-100, 10, 11, 12, 13, 2], [-100, 3, 2, -100, -100, -100],
+    ]  # fmt: skip
+    assert batch.count == int((batch.targets != IGNORED).sum()) == 10
+
+
 def test_the_loss_of_a_batch_is_the_sum_of_its_examples_losses():
     model = build("encoder-decoder", "post-norm sinusoidal").train()
     whole = objective(label_smoothing=0.1).loss(model, objective().collate(EXAMPLES))

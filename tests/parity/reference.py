@@ -60,12 +60,33 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5 v1.1": ("T5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     "t5 odd sizes": ("T5", {**T5, "num_layers": 1, "num_decoder_layers": 3, "d_kv": 5, "feed_forward_proj": "gated-silu"}),
     "t5 plain gelu, own head, scaled": ("T5", {**T5, "feed_forward_proj": "gelu", "scale_decoder_outputs": True}),
+    "mt5 as released: own head": ("MT5", {**T5, "decoder_start_token_id": PAD, "num_decoder_layers": 3}),
+    "mt5 tied, relu, many buckets": (
+        "MT5",
+        {**T5, "feed_forward_proj": "relu", "relative_attention_num_buckets": 14, "relative_attention_max_distance": 9, "d_kv": 7},
+    ),
+    "bart as released": ("Bart", {**BART, "decoder_start_token_id": EOS, "forced_bos_token_id": BOS}),
+    "bart odd sizes, relu, scaled": (
+        "Bart", {**BART, **ODD, "activation_function": "relu", "scale_embedding": True, "pad_token_id": 3, "bos_token_id": 0},
+    ),
+    "mbart as released, another first": (
+        "MBart",
+        {
+            **BART, "scale_embedding": True, "activation_function": "relu", "decoder_start_token_id": EOS,
+            "forced_bos_token_id": 9,
+        },
+    ),
+    "mbart odd sizes, pad 3": ("MBart", {**BART, **ODD, "pad_token_id": 3, "decoder_start_token_id": 7}),
+    "m2m100 with a first": ("M2M100", {**BART, "forced_bos_token_id": 9}),
 }  # fmt: skip
 
 CLASSES = {
     "Marian": (transformers.MarianConfig, transformers.MarianMTModel),
     "M2M100": (transformers.M2M100Config, transformers.M2M100ForConditionalGeneration),
     "T5": (transformers.T5Config, transformers.T5ForConditionalGeneration),
+    "MT5": (transformers.MT5Config, transformers.MT5ForConditionalGeneration),
+    "Bart": (transformers.BartConfig, transformers.BartForConditionalGeneration),
+    "MBart": (transformers.MBartConfig, transformers.MBartForConditionalGeneration),
 }
 
 
@@ -76,14 +97,15 @@ def build(row: str, *, seed: int = 0) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_class(config_class(**settings))
-        if (name == "T5" and "own head" in row) or "v1.1" in row:
+        model.generation_config.forced_bos_token_id = settings.get("forced_bos_token_id")
+        if ("own head" in row and "T5" in name) or "v1.1" in row:
             model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
             model.all_tied_weights_keys.pop("lm_head.weight", None)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(0.15 * torch.randn(parameter.shape))
-            if name == "Marian":
+            if name in ("Marian", "Bart", "MBart"):
                 model.final_logits_bias.normal_()
     return model.eval()
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ciyuan.batch import Batch, Layout, Stream
 from ciyuan.model import Transformer
+from tests.parity.decoder_rows import DECODERS
 from tests.parity.reference import transformers
 
 PAD, BOS, EOS, VOCABULARY = 0, 1, 2, 37
@@ -22,6 +23,14 @@ SIZES = {
 BERT = {**NO_ENDS, **SIZES}
 MODERN = {**NO_ENDS, **SIZES, "global_attn_every_n_layers": 1}
 BIASED = {"attention_bias": True, "mlp_bias": True, "norm_bias": True, "classifier_bias": True}
+ROBERTA = {**SIZES, "vocab_size": VOCABULARY, "max_position_embeddings": 50, "type_vocab_size": 1}
+DISTILBERT = {
+    **NO_ENDS, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 40, "max_position_embeddings": 48,
+}  # fmt: skip
+T5 = {
+    **IDS, "d_model": 24, "d_kv": 5, "d_ff": 40, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
+}  # fmt: skip
 GPT2 = {**IDS, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 48}
 QWEN3 = {**IDS, **SIZES, "num_key_value_heads": 2, "head_dim": 6}
 THREE = {"id2label": {0: "天", 1: "地", 2: "人"}, "label2id": {"天": 0, "地": 1, "人": 2}}
@@ -42,6 +51,32 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "bert span": ("BertForQuestionAnswering", BERT),
     "bert alone": ("BertModel", {**BERT, "intermediate_size": 17}),
+    "bert alone, no pooler": ("BertModel", BERT),
+    "bert next sentence": ("BertForNextSentencePrediction", BERT),
+    "roberta masked": ("RobertaForMaskedLM", ROBERTA),
+    "roberta masked, own head, two types, pad 3": (
+        "RobertaForMaskedLM", {**ROBERTA, "tie_word_embeddings": False, "type_vocab_size": 2, "pad_token_id": 3},
+    ),
+    "roberta classifier of three, relu": ("RobertaForSequenceClassification", {**ROBERTA, **THREE, "hidden_act": "relu"}),
+    "roberta span, large eps": ("RobertaForQuestionAnswering", {**ROBERTA, "layer_norm_eps": 1e-3}),
+    "roberta alone": ("RobertaModel", {**ROBERTA, "intermediate_size": 17}),
+    "roberta alone, no pooler": ("RobertaModel", {**ROBERTA, "hidden_act": "gelu_new"}),
+    "xlm-roberta masked": ("XLMRobertaForMaskedLM", ROBERTA),
+    "xlm-roberta classifier, pad 0": ("XLMRobertaForSequenceClassification", {**ROBERTA, "pad_token_id": 0}),
+    "xlm-roberta span": ("XLMRobertaForQuestionAnswering", ROBERTA),
+    "xlm-roberta alone": ("XLMRobertaModel", ROBERTA),
+    "distilbert masked": ("DistilBertForMaskedLM", DISTILBERT),
+    "distilbert masked, own head, relu, pad 3": (
+        "DistilBertForMaskedLM",
+        {**DISTILBERT, "tie_word_embeddings": False, "activation": "relu", "pad_token_id": 3, "n_layers": 1},
+    ),
+    "distilbert classifier of three, sines": (
+        "DistilBertForSequenceClassification", {**DISTILBERT, **THREE, "sinusoidal_pos_embds": True, "hidden_dim": 17},
+    ),
+    "distilbert span": ("DistilBertForQuestionAnswering", DISTILBERT),
+    "distilbert alone": ("DistilBertModel", {**DISTILBERT, **IDS}),
+    "t5 encoder": ("T5EncoderModel", T5),
+    "t5 encoder, gated": ("T5EncoderModel", {**T5, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": PAD}),
     "modernbert masked": ("ModernBertForMaskedLM", MODERN),
     "modernbert masked, biases everywhere": ("ModernBertForMaskedLM", {**MODERN, **BIASED, "norm_eps": 1e-3}),
     "modernbert masked, own head, no bias, one layer": (
@@ -52,7 +87,26 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "ModernBertForMaskedLM",
         {**MODERN, "hidden_activation": "silu", "classifier_activation": "silu", "global_rope_theta": 500.0, "norm_bias": True},
     ),
+    "modernbert masked, windows, as released": (
+        "ModernBertForMaskedLM", {**NO_ENDS, **SIZES, "num_hidden_layers": 4, "local_attention": 6, "local_rope_theta": 90.0},
+    ),
+    "modernbert masked, windows here and there, yarn": (
+        "ModernBertForMaskedLM",
+        {
+            **NO_ENDS, **SIZES, "local_attention": 9, "layer_types": ["sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12, "rope_theta": 300.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 90.0},
+            },
+        },
+    ),
+    "modernbert classifier, windows": (
+        "ModernBertForSequenceClassification", {**MODERN, **THREE, "local_attention": 4, "global_attn_every_n_layers": 2},
+    ),
     "modernbert classifier": ("ModernBertForSequenceClassification", {**MODERN, **THREE}),
+    "modernbert classifier of the mean": (
+        "ModernBertForSequenceClassification", {**MODERN, **THREE, **BIASED, "classifier_pooling": "mean"},
+    ),
     "modernbert span, biases": ("ModernBertForQuestionAnswering", {**MODERN, **BIASED}),
     "modernbert alone": ("ModernBertModel", {**MODERN, "intermediate_size": 17}),
     "gpt2": ("GPT2LMHeadModel", GPT2),
@@ -74,6 +128,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen3 classifier": ("Qwen3ForSequenceClassification", {**QWEN3, **THREE}),
     "qwen3 alone": ("Qwen3Model", QWEN3),
+    **DECODERS,
 }  # fmt: skip
 
 
@@ -83,12 +138,15 @@ def build(row: str, *, seed: int = 0) -> Any:
     model_class = getattr(transformers, name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = model_class(model_class.config_class(**settings))
+        options = {"add_pooling_layer": False} if "no pooler" in row else {}
+        model = model_class(model_class.config_class(**settings), **options)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.15 * torch.randn(parameter.shape))
             if row == "bert pretraining, own head":  # the bias that is not read
                 model.cls.predictions.bias.copy_(model.cls.predictions.decoder.bias)
+            if row.startswith("roberta masked, own head"):
+                model.lm_head.bias.copy_(model.lm_head.decoder.bias)
     return model.eval()
 
 
@@ -121,6 +179,9 @@ def ours_of(model: Transformer, ids: Tensor, mask: Tensor, types: Tensor | None)
     text, config = Stream(ids, Layout.of_mask(mask), types), model.config
     if config.head == "none":
         hidden = model.hidden(text)
+        if model.next_sentence is not None:
+            assert model.pooler is not None
+            return {"logits": model.next_sentence(model.pooler(hidden))}
         found = {"last_hidden_state": hidden[mask == 1]}
         return found if model.pooler is None else found | {"pooler_output": model.pooler(hidden)}
     targets = ids.masked_fill(mask == 0, -100) if config.head == "language-model" else ids

@@ -87,13 +87,19 @@ def translation_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[t
     """The mean negative log-likelihood of the references, in nats per token with EOS; and how many pairs were too long for it."""
     config = model.config
     assert config.eos_id is not None, "a model that translates knows its EOS"
-    objective = Seq2Seq(pad_id=config.pad_id, start_id=config.decoder_start, eos_id=config.eos_id)
+    objective = Seq2Seq(
+        pad_id=config.pad_id, start_id=config.decoder_start, eos_id=config.eos_id, first_id=config.first_id
+    )
     encoded = zip(
         tokenizer.encode_batch([pair[0] for pair in pairs]),
         tokenizer.encode_batch([pair[1] for pair in pairs]),
         strict=True,
     )
-    examples = [(before, after) for before, after in encoded if max(len(before), len(after)) < config.max_positions]
+    examples = [
+        (before, after)
+        for before, after in encoded
+        if len(before) < config.max_positions and len(after) < config.writing_room
+    ]
     nll = dev_loss(model, objective, _batches(objective, examples)).get("nll", float("nan"))
     return nll, len(pairs) - len(examples)
 

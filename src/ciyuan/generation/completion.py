@@ -185,7 +185,7 @@ def _requests(
             room = config.max_positions - len(ids) + 1  # the last token that is written is not read again
             requests.append(_Request(ids, ids, min(settings.max_tokens, room)))
         else:
-            requests.append(_Request(ids, (), min(settings.max_tokens, config.max_positions)))
+            requests.append(_Request(ids, (), min(settings.max_tokens, config.writing_room)))
     return requests
 
 

@@ -316,7 +316,7 @@ def next_logits(model: Transformer, read: Sequence[int]) -> NextLogits:
         memory = model.encode(stream)
 
     def answered(tokens: Sequence[int]) -> Tensor:
-        text = torch.tensor([[model.config.decoder_start, *tokens]], dtype=torch.int64, device=device)
+        text = torch.tensor([[*model.config.decoder_prefix, *tokens]], dtype=torch.int64, device=device)
         with torch.no_grad():
             hidden = model.hidden(Stream(text, Layout.whole(text)), memory=memory, memory_layout=stream.layout)
             return widened(model.logits(hidden[0, -1]))  # (V,)

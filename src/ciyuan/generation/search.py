@@ -220,7 +220,7 @@ class Writer:
         self.memory_layout: Layout | None = None
         if config.family == "encoder-decoder":
             self.memory, self.memory_layout = model.encode(source), source.layout
-            first = source.tokens.new_full((len(source.tokens), 1), config.decoder_start)
+            first = source.tokens.new_tensor([config.decoder_prefix]).expand(len(source.tokens), -1)
             self.first = Stream(first, Layout.whole(first))
             self.prompt = first[:, :0]
         else:

@@ -189,14 +189,14 @@ def _answer(
 
 def _search(model: Transformer, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> list[Hypothesis]:
     """The best hypothesis for each source, ids without EOS; sorted by length on the way and restored."""
-    eos_id, max_positions = model.config.eos_id, model.config.max_positions
+    eos_id, room = model.config.eos_id, model.config.writing_room
     assert eos_id is not None, "a model that writes knows its EOS"
     found: dict[int, Hypothesis] = {}
     with evaluating(model):
         lengths, budget = [len(ids) + 1 for ids in sources], settings.batch_tokens // settings.beam
         for batch in batches(lengths, budget, least=FEWEST_TOKENS):
             rows = read_source(model, [[*sources[i], eos_id] for i in batch])
-            limits = [settings.limit(len(sources[i]), max_positions) for i in batch]
+            limits = [settings.limit(len(sources[i]), room) for i in batch]
             n = settings.no_repeat_ngram
             if settings.beam == 1:
                 best = greedy_search(model, rows, limits=limits, no_repeat_ngram=n)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ciyuan.errors import UserError
 from ciyuan.interop.labels import read_labels, write_labels
@@ -58,6 +58,8 @@ class Family:
     write: from a ModelConfig to config.json; it writes what it can, and what read(write(config)) does not give back is refused.
     table: the rename table of a configuration.
     tied_to: the tensor that lm_head.weight may be a copy of, where the weights and not config.json say whether the head is tied.
+    parts: the fields that, where a class does not say, are true if there is a tensor whose name ends so: a pooler, for instance.
+    alone: the model is one stack of an encoder–decoder, and its config.json may be that of the whole.
     plain, fold: the form in which the family holds a model that was trained in another form of the same function.
     """
 
@@ -68,6 +70,8 @@ class Family:
     write: Callable[[ModelConfig], dict[str, object]]
     table: Callable[[ModelConfig], Table]
     tied_to: str | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
+    alone: bool = False
     plain: Callable[[ModelConfig], ModelConfig] = lambda config: config
     fold: Callable[[Transformer], Transformer] = lambda model: model
 
@@ -98,15 +102,32 @@ class Family:
         }  # fmt: skip
         if both:
             settings["decoder_start_token_id"] = config.decoder_start
+            settings |= {} if config.first_id is None else {"forced_bos_token_id": config.first_id}
         if config.head == "classification":
             settings |= write_labels(labels, config.n_labels, multi_label=multi_label)
         return settings | self.write(config)
 
-    def config(self, theirs: TheirSettings, *, untied: bool = False, named: str | None = None) -> ModelConfig:
-        """What a config.json means. named: the class, by default the first. Raises UserError, naming the setting."""
+    def config(
+        self,
+        theirs: TheirSettings,
+        *,
+        untied: bool = False,
+        lacking: Collection[str] = (),
+        named: str | None = None,
+    ) -> ModelConfig:
+        """What a config.json means. lacking: the `parts` that the weights do not have. named: the class, by default the first.
+
+        Raises UserError, naming the setting.
+        """
         on_top = next(iter(self.classes.values())) if named is None else self.classes[named]
-        theirs.must("is_encoder_decoder", self.kind == "encoder-decoder")
+        both = self.kind == "encoder-decoder"
+        theirs.ignore("is_encoder_decoder")
+        if not self.alone:
+            theirs.must("is_encoder_decoder", both)
         fields = self.read(theirs, Found(str(on_top["head"]), untied))
+        fields |= {part: part not in lacking for part in self.parts}
+        if both and (first := theirs.optional("forced_bos_token_id")) is not None:
+            fields["first_id"] = first
         if on_top["head"] == "classification":
             fields["n_labels"] = len(read_labels(theirs))
         theirs.finish()
@@ -120,9 +141,9 @@ class Family:
         found = {name: value for name, value in fixed.items() if name in wanted and wanted[name] != value}
         if not found:
             try:
-                again = canonical(
-                    self.config(TheirSettings(self.settings(plain), None), untied=not plain.tied, named=named)
-                )
+                settings = TheirSettings(self.settings(plain), None)
+                lacking = [part for part in self.parts if not getattr(plain, part)]
+                again = canonical(self.config(settings, untied=not plain.tied, lacking=lacking, named=named))
             except UserError as error:
                 return [error.found]
             found = {name: value for name, value in again.items() if wanted.get(name) != value}
@@ -143,11 +164,14 @@ def canonical(config: ModelConfig) -> dict[str, object]:
         else config.n_kv_heads,
         "attention_out_bias": config.attention_bias if config.attention_out_bias is None else config.attention_out_bias,
         "final_norm": config.has_final_norm,
-        "norm_bias": config.norm_bias and config.norm == "layer",
+        "norm_bias": config.norm_bias and config.norm_weight and config.norm == "layer",
+        "norm_offset": config.norm_offset if config.norm_weight else 0.0,
         "start_id": config.decoder_start if both else None,
+        "first_id": config.first_id if both else None,
+        "pooler_activation": config.pooler_activation if config.pooler else "tanh",
     }
     if config.head != "language-model":
-        fields |= {"tied": True, "head_bias": False, "logit_scale": 1.0}
+        fields |= {"tied": True, "head_bias": False, "logit_scale": 1.0, "logit_soft_cap": None}
     fields["head_transform"] = config.head_transform and (
         config.head == "language-model"
         or (config.head == "span" and not config.pooler)
@@ -155,17 +179,38 @@ def canonical(config: ModelConfig) -> dict[str, object]:
     )
     if config.norm_position == "post":
         fields["first_norm"] = True
+    if config.head != "classification" or config.pooler or config.family != "encoder":
+        fields["pooling"] = "first"
     if config.d_head is not None and config.d_head * config.n_heads == config.d_model == config.d_head * heads:
         fields["d_head"] = None
     if config.attention_scale == config.head_size**-0.5 and heads == config.n_heads:
         fields["attention_scale"] = None
-    playing = {
-        "sinusoidal": {"sinusoid", "position_offset", "max_positions"},
-        "learned": {"position_offset", "max_positions"},
-        "rotary": {"rope_base", "max_positions"},
-        "relative": {"relative_buckets", "relative_max_distance", "max_positions"},
-    }.get(config.positions, {"max_positions"})
-    for name in ("sinusoid", "position_offset", "rope_base", "relative_buckets", "relative_max_distance"):
-        if name not in playing:
-            del fields[name]
+    fields |= _windows(config)
+    of_positions: dict[str, set[str]] = {
+        "sinusoidal": {"sinusoid", "position_offset"},
+        "learned": {"position_offset"},
+        "rotary": {"rope_base", "rope_scaling", "window_rope_base"},
+        "relative": {"relative_buckets", "relative_max_distance"},
+        "none": set(),
+    }
+    for name in set[str]().union(*of_positions.values()) - of_positions[config.positions]:
+        del fields[name]
     return fields
+
+
+def _windows(config: ModelConfig) -> dict[str, object]:
+    """The fields of windows and of rotary positions in them: which layers, all named or none, and no base that nobody reads."""
+    layers = range(max(config.encoder_layers, config.decoder_layers))
+    windowed = [i for i in layers if config.has_window(i)]
+    base, scaling, own = config.rope_base, config.rope_scaling, config.window_rope_base
+    if not windowed or (own == base and scaling is None):
+        own = None
+    elif own is not None and len(windowed) == len(layers):
+        base, scaling, own = own, None, None
+    return {
+        "window": config.window if windowed else None,
+        "windowed_layers": windowed,
+        "rope_base": base,
+        "rope_scaling": None if scaling is None else scaling.model_dump(),
+        "window_rope_base": own,
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from ciyuan.errors import ModelFolderError, did_you_mean
@@ -76,6 +76,14 @@ class TheirSettings:
             raise self._wrong(name, value, f"a number from {low:g} to {high:g}")
         return float(value)
 
+    def optional_number(
+        self, name: str, default: float | None = None, *, low: float = 0.0, high: float = 1.0
+    ) -> float | None:
+        """A number, or None where the key is null, or missing without a default."""
+        if self._take(name, default) is None:
+            return None
+        return self.number(name, math.nan if default is None else default, low=low, high=high)
+
     def rate(self, name: str, default: float) -> float:
         """A dropout rate, below 1."""
         return self.number(name, default, high=1.0 - 2**-24)
@@ -101,11 +109,14 @@ class TheirSettings:
         if found != value and not (found is None and not value):
             raise self._wrong(name, found, f"{value!r}, for that is what our definition computes")
 
-    def every(self, name: str, value: str) -> None:
-        """The key, where it is there, is a list of nothing but this value."""
+    def words(self, name: str, allowed: Sequence[str], length: int) -> list[str] | None:
+        """A list of so many of these words, or None where there is none."""
         found = self._take(name, None)
-        if found is not None and not (isinstance(found, list) and all(each == value for each in found)):
-            raise self._wrong(name, found, f"{value} for every layer, for that is what our definition computes")
+        if found is None:
+            return None
+        if not isinstance(found, list) or len(found) != length or not all(each in allowed for each in found):
+            raise self._wrong(name, found, f"a list of {length:,} times {' or '.join(allowed)}")
+        return found
 
     def mapping(self, name: str) -> Mapping[str, object] | None:
         """A JSON object of the key, or None where there is none."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ciyuan.batch import Layout
 from ciyuan.model.cache import Memory
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.layers import build_norm
+from ciyuan.model.layers import build_norm, soft_capped
 from ciyuan.model.positions import Rotation, rotate
 
 
@@ -35,7 +35,7 @@ def may_attend(query: Layout, key: Layout, *, causal: bool, window: int | None =
 
 @dataclass(frozen=True)
 class Sight:
-    """What the queries of one attention see of its keys, worked out once for all layers of a stack.
+    """What the queries of one attention see of its keys, worked out once for all layers of a stack that see alike.
 
     mask: broadcastable to (B, H, T, S), bool; None: everything, but for causality if `causal`.
     causal: query i sees keys 0 … i, and there are as many keys as queries. bias: added to the scores.
@@ -54,7 +54,7 @@ def mask_of(query: Layout, key: Layout, *, causal: bool, window: int | None = No
 
     What padding sees is never read, so a row of padding may see anything but must see something, or softmax gives NaN.
     """
-    if window is not None and window < key.positions.shape[1]:
+    if window is not None and not key.packed and window < key.positions.shape[1]:
         return _general(query, key, causal=causal, window=window), False
     plain = not key.packed
     if plain and causal and query is key:
@@ -73,15 +73,24 @@ def _general(query: Layout, key: Layout, *, causal: bool, window: int | None) ->
     return mask[:, None]
 
 
-def reference_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float, sight: Sight, dropout: float = 0.0) -> Tensor:
-    """softmax(QKᵀ · scale + bias) V, step by step; the fused core is tested against it.
+def reference_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    sight: Sight,
+    soft_cap: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(QKᵀ · scale + bias) V, step by step; the fused core is tested against it. soft_cap: of the scaled scores.
 
     q: (B, H, T, K); k, v: (B, G, S, K), each key/value head serving H / G neighbouring query heads. (B, H, T, K) back.
     Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
     """
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-    scores = q @ k.transpose(-2, -1) * scale  # (B, H, T, S)
+    scores = soft_capped(q @ k.transpose(-2, -1) * scale, soft_cap)  # (B, H, T, S)
     if sight.bias is not None:
         scores = scores + sight.bias
     if sight.causal:
@@ -95,8 +104,22 @@ def reference_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float, sight:
     return F.dropout(weights, dropout, training=dropout > 0) @ v
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float, sight: Sight, dropout: float = 0.0) -> Tensor:
-    """The same value and gradient from torch's fused kernels. Shapes as in `reference_attention`."""
+def fused_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    sight: Sight,
+    soft_cap: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The same value and gradient from torch's fused kernels. Shapes as in `reference_attention`.
+
+    No kernel of torch's caps scores, so capped ones are computed step by step.
+    """
+    if soft_cap is not None:
+        return reference_attention(q, k, v, scale=scale, sight=sight, soft_cap=soft_cap, dropout=dropout)
     mask, causal = sight.mask, sight.causal
     if sight.bias is not None:
         bias = sight.bias
@@ -125,6 +148,7 @@ class Attention(nn.Module):
         self.n_kv_heads = config.n_kv_heads or n_heads
         self.d_head = config.d_head if config.d_head is not None else config.d_model // n_heads
         self.scale = self.d_head**-0.5 if config.attention_scale is None else config.attention_scale
+        self.soft_cap = config.attention_soft_cap
         self.dropout = config.attention_dropout
         bias = config.attention_bias
         out_bias = bias if config.attention_out_bias is None else config.attention_out_bias
@@ -157,7 +181,7 @@ class Attention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
         core = self.core if sight.maps is None else reference_attention
         dropout = self.dropout if self.training else 0.0
-        mixed = core(q, k, v, scale=self.scale, sight=sight, dropout=dropout)  # (B, H, T, K)
+        mixed = core(q, k, v, scale=self.scale, sight=sight, soft_cap=self.soft_cap, dropout=dropout)  # (B, H, T, K)
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 

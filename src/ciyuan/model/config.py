@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -13,6 +13,47 @@ from ciyuan.errors import RecipeError, did_you_mean
 Family = Literal["encoder", "decoder", "encoder-decoder"]
 Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu"]
 Initialisation = Literal["xavier", "normal", "zero_output"]
+
+
+class LinearScaling(Settings):
+    """Every angle of rotary positions divided by factor. Source: Chen et al. 2023, Position Interpolation, eq. 4."""
+
+    kind: Literal["linear"] = "linear"
+    factor: float = Field(gt=0)
+
+
+class Llama3Scaling(Settings):
+    """Slow angles divided by factor, fast ones as they are, those between interpolated.
+
+    low, high: turns over original_positions, in tokens, up to which an angle is slow and from which it is fast.
+    Source: Grattafiori et al. 2024, Llama 3.1, as released.
+    """
+
+    kind: Literal["llama3"] = "llama3"
+    factor: float = Field(gt=0)
+    low: float = Field(1.0, gt=0)
+    high: float = Field(4.0, gt=0)
+    original_positions: int = Field(gt=0)
+
+
+class YarnScaling(Settings):
+    """The same with a ramp over the features between, and cosines and sines multiplied by attention_factor.
+
+    slow, fast: turns over original_positions, in tokens, at the ends of the ramp. attention_factor None: 0.1 ln(factor) + 1.
+    whole_features: the ramp begins and ends at a whole number of features.
+    Source: Peng et al. 2023, YaRN, eqs. 17–22.
+    """
+
+    kind: Literal["yarn"] = "yarn"
+    factor: float = Field(gt=0)
+    slow: float = Field(1.0, gt=0)
+    fast: float = Field(32.0, gt=0)
+    original_positions: int = Field(gt=0)
+    attention_factor: float | None = Field(None, gt=0)
+    whole_features: bool = True
+
+
+RopeScaling = Annotated[LinearScaling | Llama3Scaling | YarnScaling, Field(discriminator="kind")]
 
 
 class ModelConfig(Settings):
@@ -41,12 +82,21 @@ class ModelConfig(Settings):
     attention_out_bias: bool | None = None
     attention_scale: float | None = None
     """What scores are multiplied by; None is 1/√d_head (Vaswani et al. 2017, eq. 1). T5 has 1."""
+    attention_soft_cap: float | None = Field(None, gt=0)
+    """Scaled scores s become cap · tanh(s / cap), which never reaches ±cap (Gemma 2)."""
     qk_norm: bool = False
     window: int | None = Field(None, gt=0)
+    """Self-attention sees what is less than so many tokens away, itself included."""
+    windowed_layers: tuple[int, ...] | None = None
+    """The blocks of a stack, counted from 0, that have the window; None: all. The others see the whole text."""
 
     norm: Literal["layer", "rms"] = "layer"
     norm_position: Literal["post", "pre", "sandwich"] = "post"
+    norm_weight: bool = True
+    """False: norms have no parameters at all (OPT's layer_norm_elementwise_affine)."""
     norm_bias: bool = True
+    norm_offset: float = 0.0
+    """Added to an RMSNorm's weights where they are used: 1 in Gemma, which stores how far they are from 1."""
     norm_eps: float = 1e-5
     embedding_norm: bool = False
     first_norm: bool = True
@@ -60,7 +110,11 @@ class ModelConfig(Settings):
     position_offset: int = Field(0, ge=0)
     """Added to every position before look-up: 2 in M2M100, BART and OPT."""
     max_positions: int = Field(512, gt=0)
-    rope_base: float = 10_000.0
+    rope_base: float = Field(10_000.0, gt=0)
+    rope_scaling: RopeScaling | None = None
+    """How rotary positions are stretched over longer texts than a model was first trained on."""
+    window_rope_base: float | None = Field(None, gt=0)
+    """The base of the layers with a window, whose positions are then not scaled (Gemma 3, ModernBERT); None: as in the others."""
     relative_buckets: int = Field(32, gt=0)
     relative_max_distance: int = Field(128, gt=0)
 
@@ -82,9 +136,16 @@ class ModelConfig(Settings):
     """BERT's dense + activation + norm before the head; its bias is there if ff_bias is."""
     pooler: bool = False
     """BERT's dense + tanh on the first token."""
+    pooler_activation: Literal["tanh", "relu"] = "tanh"
+    """After the pooler's dense; DistilBERT's has ReLU."""
+    pooling: Literal["first", "mean"] = "first"
+    """What an encoder's classification head without a pooler reads: the first token, or the mean over the text's tokens."""
     next_sentence: bool = False
-    """BERT's second head beside the language-model head: does the second part of the text follow the first? Needs the pooler."""
+    """BERT's second head, beside the language-model head or alone: does the second part of the text follow the first? Needs the
+    pooler."""
     logit_scale: float = 1.0
+    logit_soft_cap: float | None = Field(None, gt=0)
+    """Logits of the vocabulary l become cap · tanh(l / cap) (Gemma 2)."""
 
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.0, ge=0, lt=1)
@@ -95,6 +156,8 @@ class ModelConfig(Settings):
     eos_id: int | None = None
     start_id: int | None = None
     """What an encoder–decoder's decoder reads first; None: bos_id."""
+    first_id: int | None = None
+    """What it reads next, before a word is written: BART's forced_bos_token_id, mBART's language. None: nothing."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -115,6 +178,15 @@ class ModelConfig(Settings):
                 f"rotary positions need an even head size, not {self.head_size}",
                 fix="change model.n_heads or model.d_model",
             )
+        if isinstance(self.rope_scaling, YarnScaling) and self.rope_base <= 1:
+            raise RecipeError(f"YaRN needs a model.rope_base above 1, not {self.rope_base}")
+        if isinstance(self.rope_scaling, Llama3Scaling) and self.rope_scaling.high <= self.rope_scaling.low:
+            raise RecipeError(
+                f"model.rope_scaling.high {self.rope_scaling.high} is not above low {self.rope_scaling.low}"
+            )
+        if self.norm_offset and self.norm != "rms":
+            raise RecipeError(f"model.norm_offset {self.norm_offset} is of an RMSNorm, and model.norm is {self.norm}")
+        self._windows_fit()
         if self.next_sentence and not self.pooler:
             raise RecipeError("model.next_sentence needs model.pooler: it asks the pooled first token")
         if (self.head == "classification") != (self.n_labels > 0):
@@ -122,6 +194,18 @@ class ModelConfig(Settings):
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise RecipeError(f"sinusoidal positions need an even model.d_model, not {self.d_model}")
         return self
+
+    def _windows_fit(self) -> None:
+        layers, deepest = self.windowed_layers, max(self.encoder_layers, self.decoder_layers)
+        if layers is None:
+            return
+        if layers and self.window is None:
+            raise RecipeError("model.windowed_layers are given, and no model.window")
+        if len(set(layers)) < len(layers) or not all(0 <= layer < deepest for layer in layers):
+            raise RecipeError(
+                f"model.windowed_layers are {', '.join(map(str, layers[:9]))}",
+                allowed=f"layers from 0 to {deepest - 1}, each once",
+            )
 
     @staticmethod
     def of(fields: Mapping[str, object]) -> ModelConfig:
@@ -144,6 +228,10 @@ class ModelConfig(Settings):
     def has_final_norm(self) -> bool:
         return self.norm_position != "post" if self.final_norm is None else self.final_norm
 
+    def has_window(self, layer: int) -> bool:
+        """Whether the block of that number, from 0, sees only a window of the text."""
+        return self.window is not None and (self.windowed_layers is None or layer in self.windowed_layers)
+
     @property
     def decoder_layers(self) -> int:
         """Blocks of the decoder stack: 0 where there is none."""
@@ -163,6 +251,16 @@ class ModelConfig(Settings):
         start = self.bos_id if self.start_id is None else self.start_id
         assert start is not None, "an encoder-decoder has a start or a BOS token"
         return start
+
+    @property
+    def decoder_prefix(self) -> tuple[int, ...]:
+        """What an encoder–decoder's decoder reads before it writes."""
+        return (self.decoder_start,) if self.first_id is None else (self.decoder_start, self.first_id)
+
+    @property
+    def writing_room(self) -> int:
+        """How many tokens an encoder–decoder's decoder has positions to write, EOS included: the last is not read again."""
+        return self.max_positions + 1 - len(self.decoder_prefix)
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -212,7 +310,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "family": "encoder", "d_model": 512, "n_layers": 8, "n_heads": 8, "d_ff": 1024,
         "activation": "gelu", "gated": True, "ff_bias": False, "attention_bias": False,
         "norm": "layer", "norm_bias": False, "norm_position": "pre", "embedding_norm": True, "first_norm": False,
-        "positions": "rotary", "tied": True, "head_bias": True, "head_transform": True, "dropout": 0.0,
+        "positions": "rotary", "tied": True, "head_bias": True, "head_transform": True, "pooling": "mean", "dropout": 0.0,
     },
 }  # fmt: skip
 """Built-in presets: fields of `ModelConfig`, but for two words: an embedding_scale of "sqrt" is √d_model, whatever width is

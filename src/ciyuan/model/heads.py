@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ciyuan.batch import Layout
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.layers import ACTIVATIONS, Dropout, build_norm
+from ciyuan.model.layers import ACTIVATIONS, Dropout, build_norm, soft_capped
 
 
 class LanguageModelHead(nn.Module):
@@ -24,25 +24,28 @@ class LanguageModelHead(nn.Module):
         self.weight = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, width))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
         self.scale = config.logit_scale
+        self.soft_cap = config.logit_soft_cap
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """(…, D) to (…, V). embedding (V, D) is used where the head has no matrix of its own."""
         hidden = self.transform(hidden)
         if self.scale != 1.0:
             hidden = hidden * self.scale
-        return F.linear(hidden, embedding if self.weight is None else self.weight, self.bias)
+        logits = F.linear(hidden, embedding if self.weight is None else self.weight, self.bias)
+        return soft_capped(logits, self.soft_cap)
 
 
 class Classifier(nn.Module):
     """One row of scores for a whole text: of its first token in an encoder, of its last in a decoder, which alone has read it all.
 
-    An encoder's token goes through the pooler where the model has one (Devlin et al. 2018), else through the transform of its
-    language-model head (Warner et al. 2024, ModernBERT). A decoder's has no bias, as in Hugging Face.
+    An encoder's token goes through the pooler where the model has one (Devlin et al. 2018), else it, or the mean of all tokens,
+    goes through the transform of the language-model head (Warner et al. 2024, ModernBERT). A decoder's has no bias, as in
+    Hugging Face.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.last = config.family == "decoder"
+        self.last, self.mean = config.family == "decoder", config.pooling == "mean"
         transformed = config.head_transform and not config.pooler and not self.last
         self.transform = Transform(config) if transformed else nn.Identity()
         self.dropout = Dropout(config.dropout)
@@ -54,9 +57,17 @@ class Classifier(nn.Module):
             places = torch.arange(hidden.shape[1], device=hidden.device)
             ends = (layout.is_text * places).amax(dim=1)  # (B,)
             token = hidden[torch.arange(len(hidden), device=hidden.device), ends]
+        elif pooler is not None:
+            token = pooler(hidden)
         else:
-            token = self.transform(hidden[:, 0]) if pooler is None else pooler(hidden)
+            token = self.transform(mean_of(hidden, layout) if self.mean else hidden[:, 0])
         return self.scores(self.dropout(token))  # type: ignore[no-any-return]
+
+
+def mean_of(hidden: Tensor, layout: Layout) -> Tensor:
+    """The mean (B, D) of hidden states (B, T, D) over each row's tokens, padding left out."""
+    real = layout.is_text[..., None]  # (B, T, 1)
+    return (hidden * real).sum(dim=1) / real.sum(dim=1)
 
 
 class SpanHead(nn.Module):
@@ -88,11 +99,15 @@ class Transform(nn.Module):
 
 
 class Pooler(nn.Module):
-    """tanh(x₀ W + b) of the first token, for sentence-level questions (Devlin et al. 2018). (B, T, D) to (B, D)."""
+    """act(x₀ W + b) of the first token, for sentence-level questions. (B, T, D) to (B, D).
+
+    Source: Devlin et al. 2018, as released, with tanh; Sanh et al. 2019, DistilBERT, as released, with ReLU.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.d_model, config.d_model)
+        self.activation = {"tanh": torch.tanh, "relu": torch.relu}[config.pooler_activation]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return torch.tanh(self.dense(hidden[:, 0]))
+        return self.activation(self.dense(hidden[:, 0]))

@@ -13,7 +13,7 @@ _RESIDUAL_OUTPUTS = ("attention.sublayer.out.weight", "cross.sublayer.out.weight
 
 @torch.no_grad()
 def initialise(model: Transformer, *, scheme: Initialisation, seed: int) -> None:
-    """Fill every parameter in place; norms begin at one, biases at zero.
+    """Fill every parameter in place; norms begin at one, their offset included, biases at zero.
 
     "xavier": matrices by Glorot and Bengio 2010 (uniform), as in Vaswani et al. 2017's code.
     "normal": N(0, 0.02²), residual outputs divided by √(2 · layers), as in GPT-2 (Radford et al. 2019).
@@ -28,7 +28,7 @@ def initialise(model: Transformer, *, scheme: Initialisation, seed: int) -> None
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:
             is_norm = name.endswith("weight") and "norm" in name
-            parameter.fill_(1.0 if is_norm else 0.0)
+            parameter.fill_(1.0 - config.norm_offset if is_norm else 0.0)
         elif name.endswith("embedding.weight"):
             plain = scheme == "normal" or (config.tied and config.embedding_scale == 1.0)
             _normal(parameter, 0.02 if plain else 1.0 / config.embedding_scale, generator)

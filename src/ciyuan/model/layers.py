@@ -13,9 +13,32 @@ from ciyuan.model.config import Activation, ModelConfig
 
 def build_norm(config: ModelConfig, width: int) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last `width` features."""
+    if config.norm == "rms" and config.norm_weight and config.norm_offset:
+        return OffsetRMSNorm(width, eps=config.norm_eps, offset=config.norm_offset)
     if config.norm == "rms":
-        return nn.RMSNorm(width, eps=config.norm_eps)
-    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.norm_bias)
+        return nn.RMSNorm(width, eps=config.norm_eps, elementwise_affine=config.norm_weight)
+    return nn.LayerNorm(width, eps=config.norm_eps, elementwise_affine=config.norm_weight, bias=config.norm_bias)
+
+
+class OffsetRMSNorm(nn.RMSNorm):
+    """RMSNorm whose weights are stored without what they all have in common, which small floats would round away (Gemma)."""
+
+    def __init__(self, width: int, *, eps: float, offset: float) -> None:
+        self.offset = offset
+        super().__init__(width, eps=eps)
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.weight, 1.0 - self.offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape ending in `width`; the same shape and dtype back, computed in float32 or wider."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return F.rms_norm(x.to(wide), self.normalized_shape, self.weight.to(wide) + self.offset, self.eps).to(x.dtype)
+
+
+def soft_capped(x: Tensor, cap: float | None) -> Tensor:
+    """cap · tanh(x / cap), any shape: near 0 as it was, never beyond ±cap. None: x. Source: Gemma Team 2024, Gemma 2, §2."""
+    return x if cap is None else cap * torch.tanh(x / cap)
 
 
 def squared_relu(x: Tensor) -> Tensor:

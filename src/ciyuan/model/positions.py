@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ciyuan.errors import RecipeError
-from ciyuan.model.config import ModelConfig
+from ciyuan.model.config import Llama3Scaling, ModelConfig, RopeScaling, YarnScaling
 
 
 class Rotation(NamedTuple):
-    """Cosines and sines of the angles that rotary positions turn by: (B, 1, T, K/2), float32."""
+    """Cosines and sines of the angles that rotary positions turn by: (B, 1, T, K/2), float32; YaRN's are longer than 1."""
 
     cos: Tensor
     sin: Tensor
@@ -29,8 +29,8 @@ class Positions(nn.Module):
         """x (B, T, D) with what marks its absolute positions (B, T) added."""
         return x
 
-    def rotation(self, positions: Tensor) -> Rotation | None:
-        """By what queries and keys at positions (B, T) are turned, computed once for all layers."""
+    def rotation(self, positions: Tensor, *, windowed: bool = False) -> Rotation | None:
+        """By what queries and keys at positions (B, T) are turned, computed once for all layers with a window, or all without."""
         return None
 
     def bias(self, query: Tensor, key: Tensor) -> Tensor | None:
@@ -117,12 +117,62 @@ class RotaryPositions(Positions):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.d_head = config.head_size
-        self.base = config.rope_base
+        self.base, self.scaling = config.rope_base, config.rope_scaling
+        self.window_base = config.window_rope_base
 
-    def rotation(self, positions: Tensor) -> Rotation:
-        index = torch.arange(0, self.d_head, 2, device=positions.device, dtype=torch.float32)
-        angles = positions[:, None, :, None].float() * self.base ** (-index / self.d_head)
-        return Rotation(angles.cos(), angles.sin())
+    def rotation(self, positions: Tensor, *, windowed: bool = False) -> Rotation:
+        base, scaling = self.base, self.scaling
+        if windowed and self.window_base is not None:
+            base, scaling = self.window_base, None
+        angles = positions[:, None, :, None].float() * rotary_frequencies(
+            self.d_head, base=base, scaling=scaling, device=positions.device
+        )
+        length = attention_factor(scaling)
+        return Rotation(angles.cos() * length, angles.sin() * length)
+
+
+def rotary_frequencies(
+    d_head: int, *, base: float, scaling: RopeScaling | None = None, device: torch.device | None = None
+) -> Tensor:
+    """The angle of each pair of features at position 1, in radians: (K/2,) float32.
+
+    In float32 and in the order of operations of Hugging Face: far along a text a frequency's last bit makes a difference.
+    Source: Su et al. 2021, RoFormer, eq. 15; for the scaled kinds see their settings.
+    """
+    powers = base ** (torch.arange(0, d_head, 2, device=device, dtype=torch.float32) / d_head)
+    plain = 1.0 / powers
+    if scaling is None:
+        return plain
+    if isinstance(scaling, Llama3Scaling):
+        turns = scaling.original_positions / (2 * math.pi / plain)
+        kept = ((turns - scaling.low) / (scaling.high - scaling.low)).clamp(0, 1)
+        return (1 - kept) * plain / scaling.factor + kept * plain
+    if isinstance(scaling, YarnScaling):
+        kept = 1 - _yarn_ramp(scaling, d_head, base).to(plain.device)
+        return 1.0 / (scaling.factor * powers) * (1 - kept) + plain * kept
+    return plain / scaling.factor
+
+
+def _yarn_ramp(scaling: YarnScaling, d_head: int, base: float) -> Tensor:
+    """0 for pairs of features that turn fast, 1 for slow ones: (K/2,). Source: Peng et al. 2023, eqs. 17–18."""
+    fast, slow = (
+        d_head * math.log(scaling.original_positions / (turns * 2 * math.pi)) / (2 * math.log(base))
+        for turns in (scaling.fast, scaling.slow)
+    )
+    if scaling.whole_features:
+        fast, slow = math.floor(fast), math.ceil(slow)
+    fast, slow = max(fast, 0), min(slow, d_head - 1)
+    width = slow - fast or 0.001  # a step where there is no room for a ramp
+    return ((torch.arange(d_head // 2, dtype=torch.float32) - fast) / width).clamp(0, 1)
+
+
+def attention_factor(scaling: RopeScaling | None) -> float:
+    """What cosines and sines are multiplied by, so that scores are by its square. Source: Peng et al. 2023, eq. 22."""
+    if not isinstance(scaling, YarnScaling):
+        return 1.0
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    return 0.1 * math.log(max(scaling.factor, 1.0)) + 1.0
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

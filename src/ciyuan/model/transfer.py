@@ -12,8 +12,9 @@ from ciyuan.model.initialisation import initialise
 from ciyuan.model.transformer import Transformer
 
 FREE = frozenset({
-    "head", "n_labels", "head_bias", "head_transform", "tied", "logit_scale", "pooler", "next_sentence", "n_token_types",
-    "dropout", "attention_dropout", "activation_dropout", "pad_id", "bos_id", "eos_id", "start_id",
+    "head", "n_labels", "head_bias", "head_transform", "tied", "logit_scale", "logit_soft_cap", "pooler",
+    "pooler_activation", "next_sentence", "n_token_types", "dropout", "attention_dropout", "activation_dropout", "pad_id", "bos_id",
+    "eos_id", "start_id", "first_id",
 })  # fmt: skip
 """The fields that may change, for none of them changes the stacks."""
 
@@ -60,9 +61,9 @@ def _origins(name: str) -> list[str]:
 
 def _check_stacks(given: ModelConfig, wanted: ModelConfig) -> None:
     free = FREE if wanted.positions == "learned" else FREE | {"max_positions"}
-    for name, value in wanted.model_dump(exclude=set(free)).items():
-        own = getattr(given, name)
-        if own != value:
+    for name in ModelConfig.model_fields:
+        value, own = getattr(wanted, name), getattr(given, name)
+        if own != value and name not in free:
             raise RecipeError(
                 f"model.{name} is {value}, and {own} in the given model",
                 fix=f"leave model.{name} out: the model keeps its stacks",

@@ -83,6 +83,7 @@ class Stack(nn.Module):
         d_ff = (config.d_decoder_ff or config.d_ff) if decoder else config.d_ff
         self.causal = causal
         self.window = config.window
+        self.windowed = [config.has_window(i) for i in range(n_layers)]
         self.scale = config.embedding_scale
         self.positions = build_positions(config, causal=causal, n_heads=n_heads)
         self.embedding_norm = build_norm(config, config.d_model) if config.embedding_norm else nn.Identity()
@@ -116,14 +117,7 @@ class Stack(nn.Module):
         the last layer's cross-attention weights alone, and the other layers keep their fused core.
         """
         keys = layout if cache is None else cache.extend(layout)
-        mask, causal = mask_of(layout, keys, causal=self.causal, window=self.window)
-        sight = Sight(
-            mask,
-            causal,
-            bias=self.positions.bias(layout.positions, keys.positions),
-            query_rotation=self.positions.rotation(layout.positions),
-            maps=None if maps is None else maps.setdefault("self", []),
-        )
+        sights = self._sights(layout, keys, maps=None if maps is None else maps.setdefault("self", []))
         memory_sight = None
         if memory_layout is not None:
             mask, _ = mask_of(layout, memory_layout, causal=False)
@@ -134,13 +128,23 @@ class Stack(nn.Module):
                 memory_sight = replace(memory_sight, maps=last_cross)
             x = block(
                 x,
-                sight,
+                sights[self.windowed[i]],
                 memory=memory,
                 memory_sight=memory_sight,
                 past=None if cache is None else cache.past[i],
                 kept=None if cache is None else cache.cross[i],
             )
         return self.norm(x)  # type: ignore[no-any-return]
+
+    def _sights(self, layout: Layout, keys: Layout, *, maps: list[Tensor] | None) -> dict[bool, Sight]:
+        """What layers with a window (True) and without one (False) see, as far as there are such layers."""
+        bias = self.positions.bias(layout.positions, keys.positions)
+        found = {}
+        for windowed in sorted(set(self.windowed)):
+            mask, causal = mask_of(layout, keys, causal=self.causal, window=self.window if windowed else None)
+            rotation = self.positions.rotation(layout.positions, windowed=windowed)
+            found[windowed] = Sight(mask, causal, bias=bias, query_rotation=rotation, maps=maps)
+        return found
 
 
 class Transformer(nn.Module):
@@ -275,9 +279,9 @@ class Transformer(nn.Module):
         """Parameters by the role that decides how they are learnt, each exactly once.
 
         "hidden": the matrices of the blocks; "embedding": the tables; "head": the matrices of an untied head;
-        "other": norms, biases and relative-position biases.
+        "adapter": low-rank adapters; "other": norms, biases and relative-position biases.
         """
-        groups: dict[str, list[nn.Parameter]] = {"hidden": [], "embedding": [], "head": [], "other": []}
+        groups: dict[str, list[nn.Parameter]] = {"hidden": [], "embedding": [], "head": [], "adapter": [], "other": []}
         for name, parameter in self.named_parameters():
             groups[_role(name, parameter)].append(parameter)
         return groups
@@ -289,6 +293,8 @@ def normalised(embeddings: Tensor) -> Tensor:
 
 
 def _role(name: str, parameter: nn.Parameter) -> str:
+    if name.endswith((".lora_a", ".lora_b")):
+        return "adapter"
     if ".blocks." in name and parameter.ndim == 2:
         return "hidden"
     if name in ("embedding.weight", "source_embedding.weight", "token_types.weight"):

@@ -6,14 +6,19 @@ the counts know already. Shapes: T target and S source tokens of a pair, the end
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ciyuan.errors import DataError
 
 Ids = NDArray[np.integer]
 
@@ -84,13 +89,31 @@ class Lexicon:
             "counts": self.counts,
         }
         draft = file.with_name(f"tmp-{file.name}")
-        save_file(tensors, draft)
+        with draft.open("wb") as stream:
+            stream.write(save(tensors, {"sha256": _digest(tensors)}))
+            stream.flush()
+            os.fsync(stream.fileno())
         draft.replace(file)
 
     @staticmethod
     def load(file: Path, *, vocab_size: int) -> Lexicon:
-        tensors = load_file(file)
+        """What `save` wrote, every byte of it. Raises DataError where it is missing or damaged."""
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a mapping)
+                wanted = (opened.metadata() or {}).get("sha256")
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"cannot be read: {error}", where=file) from None
+        if wanted != _digest(tensors):
+            raise DataError("is damaged: its SHA-256 is another", where=file)
         return Lexicon(vocab_size, tensors["keys"], tensors["probabilities"], tensors["counts"])
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape} {tensors[name].dtype}\n".encode() + tensors[name].tobytes())
+    return digest.hexdigest()
 
 
 def _keys(source: Ids, target: Ids, vocab_size: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from ciyuan.batch import IGNORED, Batch, Loss
 from ciyuan.model.transformer import Transformer
 from ciyuan.objectives.alignment import Lexicon
 from ciyuan.objectives.cross_entropy import cross_entropy
-from ciyuan.objectives.rows import Ids, padded, stream
+from ciyuan.objectives.rows import Ids, as_row, padded, stream
 
 
 class Seq2Seq:
@@ -22,6 +22,8 @@ class Seq2Seq:
     source    x₁ x₂ … x_S </s>
     decoder   <s> y₁ y₂ … y_T
     targets   y₁  y₂ … y_T </s>      every target ends in a supervised end
+
+    A decoder that is made to begin with a first token reads it after <s>, and is not asked for it.
     """
 
     columns = ("source", "target")
@@ -32,17 +34,18 @@ class Seq2Seq:
         pad_id: int,
         start_id: int,
         eos_id: int,
+        first_id: int | None = None,
         label_smoothing: float = 0.0,
         lexicon: Lexicon | None = None,
         alignment_weight: float = 0.0,
     ) -> None:
-        """start_id: what the decoder reads first. label_smoothing: ε of `cross_entropy`, while the model is training.
+        """start_id, first_id: what the decoder reads before it is asked. label_smoothing: ε of `cross_entropy`, in training.
 
         lexicon: where given, it teaches the first head of the last layer's cross-attention where to look, with
         alignment_weight at the start of the run and falling to 0 at its end. Source: Chen et al. 2016, Guided alignment training.
         """
         assert pad_id != eos_id, "PAD is an id of its own, or the end would never be learnt"
-        self.pad_id, self.start_id, self.eos_id = pad_id, start_id, eos_id
+        self.pad_id, self.start_id, self.eos_id, self.first_id = pad_id, start_id, eos_id, first_id
         self.label_smoothing = label_smoothing
         self.lexicon = lexicon if alignment_weight else None
         self.alignment_weight = alignment_weight
@@ -51,14 +54,17 @@ class Seq2Seq:
         """Pairs of (source ids, target ids), without special tokens, to a batch padded at the right."""
         sources = [self._ended(source) for source, _ in examples]
         targets = [self._ended(target) for _, target in examples]
-        texts = [np.concatenate([[self.start_id], target[:-1]]) for target in targets]
+        texts = [as_row(self.start_id, self.first_id, target[:-1]) for target in targets]
+        unasked = [] if self.first_id is None else [IGNORED]
         return Batch(
             text=stream(texts, self.pad_id),
-            targets=padded(targets, IGNORED),
+            targets=padded([as_row(unasked, target) for target in targets], IGNORED),
             count=sum(map(len, targets)),
             source=stream(sources, self.pad_id),
             examples=tuple(map(int, numbers)),
-            extra={} if self.lexicon is None else {"alignment": _alignment(self.lexicon, sources, targets)},
+            extra={}
+            if self.lexicon is None
+            else {"alignment": _alignment(self.lexicon, sources, targets, len(unasked))},
         )
 
     def loss(self, model: Transformer, batch: Batch, *, progress: float = 0.0) -> Loss:
@@ -80,9 +86,11 @@ class Seq2Seq:
         return np.concatenate([np.asarray(ids, dtype=np.int64), [self.eos_id]])
 
 
-def _alignment(lexicon: Lexicon, sources: Sequence[NDArray[np.int64]], targets: Sequence[NDArray[np.int64]]) -> Tensor:
-    """(B, T, S): where each target token is to look; zero at padding."""
-    table = np.zeros((len(sources), max(map(len, targets)), max(map(len, sources))), dtype=np.float32)
-    for row, source, target in zip(table, sources, targets, strict=True):
+def _alignment(
+    lexicon: Lexicon, sources: Sequence[NDArray[np.int64]], targets: Sequence[NDArray[np.int64]], unasked: int
+) -> Tensor:
+    """(B, T, S): where each target token is to look; zero at padding and at the first, unasked positions."""
+    table = np.zeros((len(sources), unasked + max(map(len, targets)), max(map(len, sources))), dtype=np.float32)
+    for row, source, target in zip(table[:, unasked:], sources, targets, strict=True):
         row[: len(target), : len(source)] = lexicon.posterior(source, target)
     return torch.from_numpy(table)

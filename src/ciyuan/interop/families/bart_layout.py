@@ -1,4 +1,4 @@
-"""The names of blocks in Hugging Face's BART and all that was copied from it: Marian, M2M100."""
+"""The names of blocks in Hugging Face's BART and all that was copied from it: mBART, Marian, M2M100."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ciyuan.model.config import ModelConfig
 PROJECTIONS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "out_proj"}
 
 
-def block_rules(norm: str) -> list[Rule]:
-    """norm: our slot that holds their norms, norm_sum for post-norm, norm_in for pre-norm."""
-    ours, theirs = "{stack}.blocks.{i}", "model.{stack}.layers.{i}"
+def block_rules(norm: str, root: str = "model.") -> list[Rule]:
+    """norm: our slot that holds their norms, norm_sum for post-norm, norm_in for pre-norm. root: "" in a model without a head."""
+    ours, theirs = "{stack}.blocks.{i}", f"{root}{{stack}}.layers.{{i}}"
     return [
         *(
             Rule(f"{ours}.attention.sublayer.{a}.{{p}}", f"{theirs}.self_attn.{b}.{{p}}")

@@ -1,14 +1,23 @@
-"""ModernBERT (Warner et al. 2024) whose layers all see the whole text: pre-norm, rotary, GeGLU. Our modern-encoder.
-
-Its windowed layers (local_attention) are refused: our definition has one window and one rotary base for all layers.
-"""
+"""ModernBERT (Warner et al. 2024): pre-norm, rotary, GeGLU; most layers see a window of the text. Our modern-encoder, whose layers
+all see the whole."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
 from ciyuan.errors import ModelFolderError
-from ciyuan.interop.families.rotary import MOST, section_base, write_base
+from ciyuan.interop.families.rotary import read_ropes, write_ropes
+from ciyuan.interop.families.windows import (
+    MOST_LAYERS,
+    WHOLE,
+    WINDOW,
+    read_layer_types,
+    window_fields,
+    write_layer_types,
+)
 from ciyuan.interop.family import (
     ACTIVATIONS,
     CLASSIFICATION,
@@ -37,12 +46,13 @@ FIXED: dict[str, object] = {
     "first_norm": False, "gated": True,
 }  # fmt: skip
 
-WHOLE = "full_attention"
+POOLING: Mapping[str, Literal["first", "mean"]] = {"cls": "first", "mean": "mean"}
+BASES = ("global_rope_theta", "local_rope_theta")
 
 
 def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
-    n_layers = theirs.whole("num_hidden_layers", 22)
-    _all_layers_see_everything(theirs, n_layers)
+    n_layers = theirs.whole("num_hidden_layers", 22, high=MOST_LAYERS)
+    max_positions = theirs.whole("max_position_embeddings", 8192)
     activation = theirs.choice("hidden_activation", ACTIVATIONS, "gelu")
     ff_bias = theirs.flag("mlp_bias", False)
     if found.head != "none":
@@ -52,9 +62,7 @@ def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
                 f"classifier_bias is {not ff_bias}, and mlp_bias is {ff_bias}", where="config.json",
                 allowed="both true or both false, for that is what our definition computes",
             )  # fmt: skip
-    if found.head == "classification":
-        theirs.must("classifier_pooling", "cls")
-    theirs.ignore("classifier_pooling", "classifier_activation", "classifier_bias", "cls_token_id")
+    theirs.ignore("classifier_activation", "classifier_bias", "cls_token_id")
     # Of training, of kernels, and of an earlier name.
     theirs.ignore(
         "initializer_cutoff_factor", "deterministic_flash_attn", "reference_compile", "repad_logits_with_grad"
@@ -71,10 +79,12 @@ def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
         "attention_bias": theirs.flag("attention_bias", False),
         "norm_eps": theirs.number("norm_eps", 1e-5),
         "norm_bias": theirs.flag("norm_bias", False),
-        "max_positions": theirs.whole("max_position_embeddings", 8192),
-        "rope_base": _base(theirs),
+        "max_positions": max_positions,
+        **_windows(theirs, n_layers),
+        **read_ropes(theirs, BASES, (160_000.0, 10_000.0), max_positions),
         "tied": theirs.flag("tie_word_embeddings", True),
         "head_bias": theirs.flag("decoder_bias", True),
+        "pooling": theirs.choice("classifier_pooling", POOLING, "cls"),
         "dropout": theirs.rate("embedding_dropout", 0.0),
         "attention_dropout": theirs.rate("attention_dropout", 0.0),
         "activation_dropout": theirs.rate("mlp_dropout", 0.0),
@@ -84,34 +94,26 @@ def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
     }
 
 
-def _all_layers_see_everything(theirs: TheirSettings, n_layers: int) -> None:
-    theirs.every("layer_types", WHOLE)
-    listed = theirs.has("layer_types")
-    apart = theirs.whole("global_attn_every_n_layers", 1 if listed else 3)
-    theirs.ignore("local_attention", "local_rope_theta", "sliding_window")
-    if apart != 1 and n_layers > 1:
+def _windows(theirs: TheirSettings, n_layers: int) -> dict[str, object]:
+    """Every so many layers see the whole text, beginning with the first. Their window is as many tokens on either side, and the
+    token itself."""
+    apart = theirs.whole("global_attn_every_n_layers", 3)
+    by_number = [i for i in range(n_layers) if i % apart]
+    windowed = read_layer_types(theirs, n_layers, by_number)
+    if theirs.has("global_attn_every_n_layers") and windowed != by_number:
         raise ModelFolderError(
-            f"global_attn_every_n_layers is {apart}: the layers between see only a window of the text", where="config.json",
-            allowed="1, for our definition lets every layer see the whole text",
-        )  # fmt: skip
-
-
-def _base(theirs: TheirSettings) -> float:
-    base = theirs.number("global_rope_theta", 160_000.0, low=1.0, high=MOST)
-    by_kind = theirs.section("rope_parameters")
-    if by_kind is not None:
-        section = by_kind.section(WHOLE)
-        by_kind.ignore("sliding_attention")
-        by_kind.finish()
-        if section is not None:
-            base = section_base(section, base)
-            theirs.must("global_rope_theta", base)
-    theirs.must("rope_scaling", None)
-    return base
+            f"global_attn_every_n_layers is {apart}, and layer_types is not as that says", where=theirs.where
+        )
+    sides = theirs.whole("local_attention", 128, low=0) // 2
+    theirs.must("sliding_window", sides)
+    theirs.must("rope_scaling", None)  # it would be of layers with a window too
+    return window_fields(windowed, sides + 1)
 
 
 def write(config: ModelConfig) -> dict[str, object]:
     activation = their_activation(config.activation)
+    kinds = write_layer_types(config)
+    apart = _apart(kinds)
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,
@@ -125,19 +127,15 @@ def write(config: ModelConfig) -> dict[str, object]:
         "norm_bias": config.norm_bias,
         "max_position_embeddings": config.max_positions,
         # Both as release 5 says it and as release 4 does.
-        "layer_types": [WHOLE] * config.n_layers,
-        "global_attn_every_n_layers": 1,
-        "rope_parameters": {
-            WHOLE: write_base(config.rope_base),
-            "sliding_attention": write_base(config.rope_base),
-        },
-        "global_rope_theta": config.rope_base,
-        "local_rope_theta": config.rope_base,
+        "layer_types": kinds,
+        **({} if apart is None else {"global_attn_every_n_layers": apart}),
+        **({} if config.window is None else {"local_attention": 2 * (config.window - 1)}),
+        **write_ropes(config, BASES),
         "tie_word_embeddings": config.tied,
         "decoder_bias": config.head_bias,
         "classifier_activation": activation,
         "classifier_bias": config.ff_bias,
-        "classifier_pooling": "cls",
+        "classifier_pooling": next(theirs for theirs, ours in POOLING.items() if ours == config.pooling),
         "embedding_dropout": config.dropout,
         "classifier_dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
@@ -145,6 +143,12 @@ def write(config: ModelConfig) -> dict[str, object]:
         "cls_token_id": None,
         "sep_token_id": None,
     }
+
+
+def _apart(kinds: list[str]) -> int | None:
+    """The number that says the same to release 4, or None where none does."""
+    by_number = ([WINDOW if i % apart else WHOLE for i in range(len(kinds))] for apart in range(1, len(kinds) + 1))
+    return next((apart for apart, found in enumerate(by_number, 1) if found == kinds), None)
 
 
 def table(config: ModelConfig) -> Table:

@@ -1,4 +1,4 @@
-"""T5ForConditionalGeneration: T5, T5 v1.1, Flan-T5, and our modern-seq2seq. RMSNorm, relative bias, scores without a scale.
+"""T5, T5 v1.1, Flan-T5, and our modern-seq2seq; or the encoder alone. RMSNorm, relative bias, scores without a scale.
 
 Raffel et al. 2020 tie the head and multiply the decoder's output by 1/√d_model; v1.1 does neither. transformers 5 reads the scale
 from scale_decoder_outputs, or, where that key is missing, from tie_word_embeddings, and whether the head is tied from the weights.
@@ -6,10 +6,12 @@ from scale_decoder_outputs, or, where that key is missing, from tie_word_embeddi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from ciyuan.interop.family import ACTIVATIONS, LANGUAGE_MODEL, Family, Found, their_activation
+from ciyuan.interop.family import ACTIVATIONS, LANGUAGE_MODEL, NO_HEAD, Family, Found, their_activation
 from ciyuan.interop.mapping import Generated, Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import Activation, ModelConfig
@@ -27,6 +29,11 @@ FORWARD: dict[str, tuple[Activation, bool]] = {
 """Their feed_forward_proj to our activation and gating."""
 
 
+DEFAULTS: dict[str, int | str] = {
+    "vocab_size": 32128, "num_layers": 6, "num_heads": 8, "d_ff": 2048, "feed_forward_proj": "relu",
+}  # fmt: skip
+"""The class's own, for keys that may be missing."""
+
 FIXED: dict[str, object] = {
     "family": "encoder-decoder", "norm": "rms", "norm_bias": False, "norm_position": "pre", "positions": "relative",
     "ff_bias": False, "attention_bias": False, "attention_scale": 1.0, "shared_embeddings": True,
@@ -34,46 +41,65 @@ FIXED: dict[str, object] = {
 
 
 def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
-    d_model = theirs.whole("d_model", 512)
-    n_layers = theirs.whole("num_layers", 6)
-    activation, gated = theirs.choice("feed_forward_proj", FORWARD, "relu")
+    scaled = theirs.flag("scale_decoder_outputs", theirs.flag("tie_word_embeddings", True))
+    fields = read_stack(theirs, DEFAULTS) | read_decoder(theirs, found)
+    return fields | {"logit_scale": theirs.whole("d_model", 512) ** -0.5 if scaled else 1.0}
+
+
+def read_encoder(theirs: TheirSettings, found: Found) -> dict[str, object]:
+    # Of the decoder that is not there.
+    theirs.ignore("scale_decoder_outputs", "tie_word_embeddings", "num_decoder_layers", "decoder_start_token_id")
+    return read_stack(theirs, DEFAULTS)
+
+
+def read_decoder(theirs: TheirSettings, found: Found) -> dict[str, object]:
+    return {
+        "n_decoder_layers": theirs.optional("num_decoder_layers", low=1),
+        "start_id": theirs.whole("decoder_start_token_id", low=0),
+        "tied": not found.untied,
+    }
+
+
+def read_stack(theirs: TheirSettings, defaults: Mapping[str, int | str]) -> dict[str, object]:
+    """What both stacks have, and the ids of a text's ends."""
+    activation, gated = theirs.choice("feed_forward_proj", FORWARD, str(defaults["feed_forward_proj"]))
     theirs.must("is_gated_act", gated)
     same = {name: ours for name, ours in ACTIVATIONS.items() if ours == activation}
     theirs.choice("dense_act_fn", same, their_activation(activation))
     buckets = theirs.whole("relative_attention_num_buckets", 32, low=4)
-    scaled = theirs.flag("scale_decoder_outputs", theirs.flag("tie_word_embeddings", True))
     dropout = theirs.rate("dropout_rate", 0.1)
+    sizes = {"vocab_size": "vocab_size", "n_layers": "num_layers", "n_heads": "num_heads", "d_ff": "d_ff"}
     return {
-        "vocab_size": theirs.whole("vocab_size", 32128),
-        "d_model": d_model,
-        "n_layers": n_layers,
-        "n_decoder_layers": theirs.optional("num_decoder_layers", low=1) or n_layers,
-        "n_heads": theirs.whole("num_heads", 8),
+        **{name: theirs.whole(key, int(defaults[key])) for name, key in sizes.items()},
+        "d_model": theirs.whole("d_model", 512),
         "d_head": theirs.whole("d_kv", 64),
-        "d_ff": theirs.whole("d_ff", 2048),
         "activation": activation, "gated": gated,
         "norm_eps": theirs.number("layer_norm_epsilon", 1e-6),
         "relative_buckets": buckets,
         "relative_max_distance": theirs.whole("relative_attention_max_distance", 128, low=buckets // 2 + 1),
         "max_positions": theirs.whole("n_positions", MAX_POSITIONS),
-        "tied": not found.untied,
-        "logit_scale": d_model**-0.5 if scaled else 1.0,
         "dropout": dropout, "attention_dropout": dropout, "activation_dropout": dropout,
         "pad_id": theirs.whole("pad_token_id", 0, low=0),
         "bos_id": theirs.optional("bos_token_id"),
         "eos_id": theirs.whole("eos_token_id", 1, low=0),
-        "start_id": theirs.whole("decoder_start_token_id", low=0),
     }  # fmt: skip
 
 
 def write(config: ModelConfig) -> dict[str, object]:
+    return write_stack(config) | {
+        "num_decoder_layers": config.decoder_layers,
+        "tie_word_embeddings": config.tied,
+        "scale_decoder_outputs": config.logit_scale != 1.0,
+    }
+
+
+def write_stack(config: ModelConfig) -> dict[str, object]:
     activation = their_activation(config.activation)
     gelu = config.gated and config.activation == "gelu_tanh"
     return {
         "vocab_size": config.vocab_size,
         "d_model": config.d_model,
         "num_layers": config.encoder_layers,
-        "num_decoder_layers": config.decoder_layers,
         "num_heads": config.n_heads,
         "d_kv": config.head_size,
         "d_ff": config.d_ff,
@@ -82,8 +108,6 @@ def write(config: ModelConfig) -> dict[str, object]:
         "relative_attention_num_buckets": config.relative_buckets,
         "relative_attention_max_distance": config.relative_max_distance,
         "n_positions": config.max_positions,
-        "tie_word_embeddings": config.tied,
-        "scale_decoder_outputs": config.logit_scale != 1.0,
         "dropout_rate": config.dropout,
     }
 
@@ -115,8 +139,8 @@ def table(config: ModelConfig) -> Table:
         rules,
         generated=[
             Generated("encoder.embed_tokens.weight", _embedding),
-            Generated("decoder.embed_tokens.weight", _embedding),
-            *([Generated("lm_head.weight", _embedding)] if config.tied else []),
+            *([Generated("decoder.embed_tokens.weight", _embedding)] if config.family != "encoder" else []),
+            *([Generated("lm_head.weight", _embedding)] if config.tied and config.head == "language-model" else []),
         ],
         # Of the first T5 checkpoints, and read by no release.
         unused=["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"],
@@ -157,14 +181,8 @@ def _embedding(model: Transformer) -> Tensor:
     return model.embedding.weight
 
 
-T5 = Family(
-    "t5",
-    {"T5ForConditionalGeneration": LANGUAGE_MODEL},
-    FIXED,
-    read,
-    write,
-    table,
-    plain=plain,
-    fold=fold,
-    tied_to="shared.weight",
-)
+GENERATION = {"T5ForConditionalGeneration": LANGUAGE_MODEL}
+ALONE = FIXED | {"family": "encoder"}
+
+T5 = Family("t5", GENERATION, FIXED, read, write, table, plain=plain, fold=fold, tied_to="shared.weight")
+T5_ENCODER = Family("t5", {"T5EncoderModel": NO_HEAD}, ALONE, read_encoder, write_stack, table, alone=True)

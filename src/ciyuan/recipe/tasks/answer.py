@@ -123,8 +123,9 @@ class WriteAnswer(_Answer):
             return Prompted(pad_id=config.pad_id, label_smoothing=smoothing)
         assert config.eos_id is not None, "whoever writes knows its end"
         return Seq2Seq(
-            pad_id=config.pad_id, start_id=config.decoder_start, eos_id=config.eos_id, label_smoothing=smoothing
-        )
+            pad_id=config.pad_id, start_id=config.decoder_start, eos_id=config.eos_id, first_id=config.first_id,
+            label_smoothing=smoothing,
+        )  # fmt: skip
 
     def batches(self, materials: Materials) -> tuple[Any, Examples]:
         store, training = materials.prepared.train, materials.recipe.training

@@ -34,6 +34,8 @@ class Materials:
     prepared: Prepared
     model: Transformer
     objective: Objective
+    init: object = None
+    """The folder of the model that was started from."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class Translate(Usual):
             pad_id=config.pad_id,
             start_id=config.decoder_start,
             eos_id=config.eos_id,
+            first_id=config.first_id,
             label_smoothing=recipe.training.label_smoothing,
         )
 
