@@ -51,6 +51,10 @@ class ModelFolderError(UserError):
     """A model folder that is missing, incomplete, damaged or not to be trusted."""
 
 
+class ExportError(UserError):
+    """A model that a format cannot carry, or an export that answers otherwise than its model."""
+
+
 class CheckpointError(UserError):
     """No whole checkpoint is left, or it belongs to another run."""
 
@@ -72,11 +76,12 @@ class Stopped(CiyuanError):  # noqa: N818  (not an error: what was asked for, do
 def did_you_mean(name: str, choices: Iterable[str]) -> str | None:
     """The closest of choices to a mistyped name, as a question, or None where nothing is close.
 
-    >>> did_you_mean("lr_rate", ["lr", "steps", "schedule"])
+    >>> did_you_mean("lr_rate", ["lora", "lr", "steps", "schedule"])
     'did you mean lr?'
     """
     choices = list(choices)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    close = [choice for choice in choices if name.startswith(f"{choice}_")]
+    close = close or difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if not close:
         close = [choice for choice in choices if choice.startswith(name) or name.startswith(choice)][:1]
     return f"did you mean {close[0]}?" if close else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,33 +14,16 @@ from torch import Tensor
 
 from ciyuan.errors import ModelFolderError
 from ciyuan.interop.mapping import listed, shown_name
-
-LARGEST_JSON = 32 << 20
-"""Bytes. The index of a model of a thousand layers has three."""
-LARGEST_TOKENIZER = 256 << 20
+from ciyuan.text.files import GET_AGAIN, Files
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CONVERT = "convert them where you trust them, by transformers: the class's from_pretrained(A).save_pretrained(B)"
-GET_AGAIN = "get it again, or train again"
 
 
-class Folder:
-    """A folder on this machine. Nothing is ever fetched, and nothing outside it is opened, links included."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self._root = self.path.resolve(strict=True)
-            is_folder = self._root.is_dir()
-        except (OSError, RuntimeError, ValueError):
-            is_folder = False
-        if not is_folder:
-            raise ModelFolderError(
-                "there is no such model folder", where=shown_name(path),
-                fix="name a folder on this machine: nothing is downloaded",
-            )  # fmt: skip
+class Folder(Files):
+    """A model folder, some of whose file names come out of the folder itself."""
 
     def find(self, name: str, largest: int | None = None) -> Path | None:
         """The plain file of that name in the folder; None if there is none. Raises ModelFolderError at anything else."""
@@ -49,44 +31,7 @@ class Folder:
             raise ModelFolderError(
                 f"{shown_name(name)} is no file name", where=self.path, allowed="files of this folder, by name"
             )
-        path = self.path / name
-        try:
-            real = path.resolve(strict=True)
-        except FileNotFoundError:
-            if path.is_symlink():
-                raise ModelFolderError("is a link to nothing", where=path, fix=GET_AGAIN) from None
-            return None
-        except (OSError, RuntimeError) as error:
-            raise ModelFolderError(f"cannot be opened: {error}", where=path) from None
-        if self._root not in real.parents:
-            raise ModelFolderError(
-                "is a link that leaves the folder", where=path,
-                fix=f"copy the folder with its links followed: cp -rL {shown_name(self.path)} COPY",
-            )  # fmt: skip
-        if not real.is_file():
-            raise ModelFolderError("is not a plain file", where=path)
-        if largest is not None and (size := real.stat().st_size) > largest:
-            raise ModelFolderError(
-                f"has {size:,} bytes", where=path, allowed=f"at most {largest:,} are read of such a file"
-            )
-        return real
-
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """The JSON object in a file; None if there is no such file. Raises ModelFolderError where it is damaged."""
-        path = self.find(name, LARGEST_JSON)
-        if path is None:
-            return None
-        try:
-            found = json.loads(
-                path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_no_constant
-            )
-        except RecursionError:
-            raise ModelFolderError("is nested too deeply", where=self.path / name) from None
-        except (OSError, ValueError) as error:
-            raise ModelFolderError(f"is not JSON: {shown_name(error)}", where=self.path / name, fix=GET_AGAIN) from None
-        if not isinstance(found, dict):
-            raise ModelFolderError("is no JSON object", where=self.path / name, fix=GET_AGAIN)
-        return found
+        return super().find(name, largest)
 
     def open_weights(self) -> Weights:
         """The tensors of model.safetensors, or of the files that its index names."""
@@ -229,14 +174,3 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(cast(Any, tensor.flatten().view(torch.uint8).numpy()))
     return digest.hexdigest()
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is there twice")
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")

@@ -6,18 +6,15 @@ ciyuan.json: what is ours alone
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -28,8 +25,6 @@ from ciyuan.interop.family import canonical
 from ciyuan.interop.folder import (
     FINGERPRINT,
     FLOATS,
-    GET_AGAIN,
-    LARGEST_TOKENIZER,
     WEIGHTS,
     Folder,
     Weights,
@@ -37,10 +32,12 @@ from ciyuan.interop.folder import (
 )
 from ciyuan.interop.labels import read_labels, read_multi_label
 from ciyuan.interop.mapping import Table, listed, shown_name
-from ciyuan.interop.settings import TheirSettings
+from ciyuan.interop.settings import CODE, TheirSettings
+from ciyuan.interop.tensors import write_tensors
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.transformer import Transformer
 from ciyuan.text import Tokenizer, chat
+from ciyuan.text.files import GET_AGAIN
 
 INFO = "ciyuan.json"
 ONE_MODEL = "config.json and the weights must be of one model"
@@ -50,11 +47,16 @@ LARGEST_SINES = 2**24
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a model folder holds. info: its ciyuan.json, and of a classifier its "labels" and "multi_label" in any case."""
+    """What a model folder holds. info: its ciyuan.json, and of a classifier its "labels" and "multi_label" in any case.
+
+    origin: its class, as its own tool calls it. notes: what was read otherwise than it is written, for whoever imports it.
+    """
 
     model: Transformer
     tokenizer: Tokenizer
     info: dict[str, Any]
+    origin: str = ""
+    notes: tuple[str, ...] = ()
 
 
 # --- Out ---------------------------------------------------------------------------------------------------------------
@@ -69,7 +71,7 @@ def save_model_folder(
     are everybody's. card: README.md. Training-time forms of the model are folded.
     Raises ModelFolderError where no family holds the model, TokenizerError where the tokeniser is another model's, DiskError.
     """
-    _check_tokenizer(tokenizer, model.config, where=folder)
+    check_tokenizer(tokenizer, model.config, where=folder)
     labels, multi_label = info.get("labels"), bool(info.get("multi_label", False))
     settings, tensors = to_hugging_face(model, labels=labels, multi_label=multi_label)
     dtype = next(iter(tensors.values())).dtype
@@ -88,9 +90,17 @@ def save_model_folder(
             if info.get("task") == "chat":  # a turn ends before the text does
                 writing["eos_token_id"] = [model.config.eos_id, chat.end_id(tokenizer)]
             texts["generation_config.json"] = _json(writing)
+        write_files(folder, texts, {WEIGHTS: tensors})
+
+
+def write_files(folder: Path, texts: Mapping[str, str], weights: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Text files, then files of tensors, into a folder that may be new; each is whole or as it was before. Raises DiskError."""
+    with saying_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             _write(folder, name, lambda path, text=text: path.write_bytes(text.encode()))  # type: ignore[misc]
-        _write(folder, WEIGHTS, lambda path: _save_tensors(tensors, path))
+        for name, tensors in weights.items():
+            _write(folder, name, lambda path, tensors=tensors: _save_tensors(tensors, path))  # type: ignore[misc]
         _sync(folder)
 
 
@@ -164,11 +174,11 @@ def generation_settings(config: ModelConfig) -> dict[str, object]:
     PAD, BOS and the start token are never written. An encoder–decoder searches with beam 4; a decoder is greedy.
     """
     both = config.family == "encoder-decoder"
-    start = config.decoder_start if both else None
+    start, first = (config.decoder_start, config.first_id) if both else (None, None)
     ids = {config.pad_id, config.bos_id, start} - {None, config.eos_id}
     settings: dict[str, object] = {
         "pad_token_id": config.pad_id, "bos_token_id": config.bos_id, "eos_token_id": config.eos_id,
-        "decoder_start_token_id": start,
+        "decoder_start_token_id": start, "forced_bos_token_id": first,
         "bad_words_ids": [[token] for token in sorted(cast(set[int], ids))],
         "max_length": config.max_positions, "num_beams": 4 if both else 1, "do_sample": None if both else False,
     }  # fmt: skip
@@ -190,13 +200,8 @@ def tokenizer_files(tokenizer: Tokenizer, config: ModelConfig) -> dict[str, str]
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        save_file(dict(tensors), path, metadata={"format": "pt", FINGERPRINT: fingerprint(tensors)})
-    except SafetensorError as error:
-        if "os error" not in str(error):
-            raise
-        full = "os error 28" in str(error)  # the library has words where others have a number
-        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
+    with path.open("wb") as file:
+        write_tensors(file, tensors, {"format": "pt", FINGERPRINT: fingerprint(tensors)})
 
 
 def _write(folder: Path, name: str, fill: Callable[[Path], object]) -> None:
@@ -231,20 +236,19 @@ def _json(value: object) -> str:
 # --- In ----------------------------------------------------------------------------------------------------------------
 
 
-def load_model_folder(folder: str | Path) -> Loaded:
+def load_model_folder(folder: str | Path | Folder) -> Loaded:
     """The model, tokeniser and ciyuan.json of a folder of ours, or of a plain Hugging Face one of a known family.
 
     Nothing is downloaded, no code is run, no pickle is read, nothing outside the folder is opened.
     Raises ModelFolderError where the folder is missing, incomplete, damaged, or asks for what our definition does not compute.
     """
-    files = Folder(folder)
-    own = files.read_json(INFO) or {}
+    files = folder if isinstance(folder, Folder) else Folder(folder)
+    own = files.read_json(INFO)
     described = _read_config(files)  # the cheap refusals first
-    tokenizer = _load_tokenizer(files, own)
-    config = described.config
-    if not described.has_pad:
-        config = config.model_copy(update={"pad_id": tokenizer.pad_id})
-    _check_tokenizer(tokenizer, config, where=files.path)
+    tokenizer = _load_tokenizer(files, own or {})
+    tokenizer, config, notes = _agreed(tokenizer, described, ours=own is not None)
+    check_tokenizer(tokenizer, config, where=files.path)
+    own = own or {}
     if config.head == "classification":
         own = {**_labels(described), **own}
         if own["labels"] != (theirs := _labels(described)["labels"]):
@@ -252,25 +256,64 @@ def load_model_folder(folder: str | Path) -> Loaded:
                 f"its labels are not those of config.json, {listed(theirs)}", where=files.path / INFO,
                 fix="change both, or neither",
             )  # fmt: skip
-    model = _load(files, described)
-    model.config = model.config.model_copy(update={"pad_id": config.pad_id})
-    return Loaded(model, tokenizer, own)
+    model, read = _load(files, described)
+    model.config = model.config.model_copy(
+        update={"pad_id": config.pad_id, "bos_id": config.bos_id, "eos_id": config.eos_id}
+    )
+    return Loaded(model, tokenizer, own, origin=f"{described.named} ({described.family.model_type})", notes=(*notes, *read))
+
+
+def _agreed(tokenizer: Tokenizer, described: _Described, *, ours: bool) -> tuple[Tokenizer, ModelConfig, list[str]]:
+    """Tokeniser and configuration with the same PAD, BOS and EOS, and what was changed for that.
+
+    PAD is the tokeniser's where config.json names none; where the tokeniser has none either, rows are filled with EOS. In a
+    decoder of another tool BOS has its role only where the tokeniser puts one before a text, and EOS is that of config.json,
+    whatever the tokeniser calls so: both end a text, and the model is known to write the one.
+    """
+    config, notes = described.config, list[str]()
+    special = tokenizer.special
+    decoder = config.family == "decoder" and not ours
+    if decoder and tokenizer.has("eos") and config.eos_id not in (None, tokenizer.eos_id):
+        chosen = {tokenizer.id_of_token(text): text for text in special.spellings()}.get(config.eos_id)
+        if chosen is not None:
+            notes.append(f"EOS is {shown_name(chosen)}, by config.json; the tokeniser calls {shown_name(special.eos)} so")
+            special = replace(special, eos=chosen, pad=None if special.pad == chosen else special.pad)
+    if decoder and tokenizer.has("bos") and not tokenizer.begins_with_bos:
+        notes.append(f"BOS, {shown_name(special.bos)}, has no role: the tokeniser puts none before a text")
+        special = replace(special, bos=None)
+    if special != tokenizer.special:
+        without_role = set(tokenizer.special.spellings()) - set(special.spellings())
+        extra = [text for text in special.extra if text not in special.by_role().values()]
+        special = replace(special, extra=(*extra, *sorted(without_role)))
+        tokenizer = Tokenizer(tokenizer.backend, special, chat_template=tokenizer.chat_template)
+    changes: dict[str, int | None] = {}
+    if not described.has_pad or (config.family == "decoder" and (decoder or not tokenizer.has("pad"))):
+        changes["pad_id"] = tokenizer.pad_id
+    if decoder:
+        changes["bos_id"] = tokenizer.bos_id if tokenizer.has("bos") else None
+        if config.eos_id is None and tokenizer.has("eos"):
+            changes["eos_id"] = tokenizer.eos_id
+    if not tokenizer.has("pad"):
+        notes.append("no PAD of its own: rows are filled with EOS, and masked by position")
+    return tokenizer, config.model_copy(update=changes), notes
 
 
 def load_transformer(folder: str | Path) -> Transformer:
     """The model of a folder, without a tokeniser. Raises as `load_model_folder`."""
     files = Folder(folder)
-    return _load(files, _read_config(files))
+    return _load(files, _read_config(files))[0]
 
 
-def _load(files: Folder, described: _Described) -> Transformer:
+def _load(files: Folder, described: _Described) -> tuple[Transformer, list[str]]:
+    """The model, and what of the file it is not, or not in the same kind of numbers."""
     family = described.family
     with files.open_weights() as weights:
-        config = _head_of(described, weights) or described.config
+        config = _with_what_weights_say(described, weights)
         model = _empty_model(config, weights)
         table = family.table(config)
         weights.respell(table.older)
-        _check_shapes(table.to_theirs(model.state_dict()), table, weights)
+        expected = table.to_theirs(model.state_dict())
+        _check_shapes(expected, table, weights)
         weights.verify()
         ours = table.to_ours(list(model.state_dict()), weights)
         model.load_state_dict({name: _alone(tensor) for name, tensor in ours.items()}, assign=True)
@@ -278,7 +321,19 @@ def _load(files: Folder, described: _Described) -> Transformer:
         for each in table.generated:
             if each.theirs in weights:
                 _check_generated(weights, each.theirs, each.value(model), each.tolerance)
-    return model.eval()
+        notes = _notes(weights, expected)
+    return model.eval(), notes
+
+
+def _notes(weights: Weights, expected: Collection[str]) -> list[str]:
+    found = []
+    unused = sorted(set(weights) - set(expected))
+    if unused:
+        found.append(f"tensors not used, since they follow from others or change nothing: {listed(unused)}")
+    kinds = sorted({weights.kind(name) for name in expected} - {"F32"})
+    if kinds:
+        found.append(f"numbers stored as {' and '.join(kinds)} are kept as F32")
+    return found
 
 
 def _alone(tensor: Tensor) -> Tensor:
@@ -288,7 +343,7 @@ def _alone(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-class _Unfilled(TorchFunctionMode):
+class Unfilled(TorchFunctionMode):
     """New parameters have a shape and no memory, and nothing is drawn for them; tables of sines are computed as ever.
 
     torch.device("meta") would do the first, but spends a second on imports as soon as it meets torch.arange.
@@ -315,7 +370,7 @@ def _empty_model(config: ModelConfig, weights: Weights) -> Transformer:
             fix=ONE_MODEL,
         )
     try:
-        with _Unfilled():
+        with Unfilled():
             return Transformer(config)
     except RuntimeError as error:  # more numbers in one tensor than torch can count
         raise ModelFolderError(
@@ -344,26 +399,30 @@ def _read_config(files: Folder) -> _Described:
         raise ModelFolderError("there is no config.json", where=files.path, fix="name the folder of a finished model")
     where = files.path / "config.json"
     family, named = _class_named(settings, where)
+    if family.kind == "encoder-decoder":
+        first = (files.read_json("generation_config.json") or {}).get("forced_bos_token_id")
+        settings |= {} if first is None else {"forced_bos_token_id": first}  # which transformers takes from there
     return _Described(_config(family, named, settings, where), family, named, settings, where)
 
 
 def _class_named(settings: Mapping[str, object], where: object) -> tuple[Family, str]:
     name = settings.get("model_type")
-    if not isinstance(name, str) or name not in FAMILIES:
+    families = [family for family in FAMILIES.values() if family.model_type == name]
+    if not families:
         TheirSettings(settings, where)  # code is the graver finding
+        types = list(dict.fromkeys(family.model_type for family in FAMILIES.values()))
         raise ModelFolderError(
-            f"model_type {shown_name(name)} is not known", where=where, allowed=f"known: {', '.join(FAMILIES)}",
-            fix=did_you_mean(str(name), FAMILIES),
+            f"model_type {shown_name(name)} is not known", where=where, allowed=f"known: {', '.join(types)}",
+            fix=did_you_mean(str(name), types),
         )  # fmt: skip
-    family = FAMILIES[name]
-    known = list(family.classes)
+    known = [each for family in families for each in family.classes]
     named = settings.get("architectures") or known[:1]
     found = [each for each in named if each in known] if isinstance(named, list) else []
     if not found:
         raise ModelFolderError(
             f"the class {shown_name(named)} is not known", where=where, allowed=f"for {name}: {', '.join(known)}"
         )
-    return family, found[0]
+    return next(family for family in families if found[0] in family.classes), found[0]
 
 
 def _labels(described: _Described) -> dict[str, Any]:
@@ -372,15 +431,24 @@ def _labels(described: _Described) -> dict[str, Any]:
 
 
 def _config(
-    family: Family, named: str, settings: Mapping[str, object], where: object, *, untied: bool = False
+    family: Family,
+    named: str,
+    settings: Mapping[str, object],
+    where: object,
+    *,
+    untied: bool = False,
+    lacking: Collection[str] = (),
 ) -> ModelConfig:
     theirs = TheirSettings(settings, where)
     try:
-        config = family.config(theirs, untied=untied, named=named)
+        config = family.config(theirs, untied=untied, lacking=lacking, named=named)
     except UserError as error:
         within = error.where if str(error.where).startswith(str(where)) else where  # a part of the file, perhaps
         raise ModelFolderError(error.found, where=within, allowed=error.allowed, fix=error.fix) from None
-    ids = {"pad": config.pad_id, "bos": config.bos_id, "eos": config.eos_id, "decoder_start": config.start_id}
+    ids = {
+        "pad": config.pad_id, "bos": config.bos_id, "eos": config.eos_id, "decoder_start": config.start_id,
+        "forced_bos": config.first_id,
+    }  # fmt: skip
     for role, token in ids.items():
         if token is not None and token >= config.vocab_size:
             raise ModelFolderError(
@@ -394,14 +462,23 @@ def _config(
     return config
 
 
-def _head_of(described: _Described, weights: Weights) -> ModelConfig | None:
-    """The configuration where the weights say that the head is a matrix of its own; None where they do not."""
-    head, tied_to = "lm_head.weight", described.family.tied_to
+def _with_what_weights_say(described: _Described, weights: Weights) -> ModelConfig:
+    """The configuration: whether the head is a matrix of its own, and which parts there are, some families leave to the weights."""
+    family = described.family
+    untied = _is_untied(family, weights)
+    lacking = [
+        part for part, tensor in family.parts.items() if not any(f".{name}".endswith(f".{tensor}") for name in weights)
+    ]
+    if not untied and not lacking:
+        return described.config
+    return _config(family, described.named, described.settings, described.where, untied=untied, lacking=lacking)
+
+
+def _is_untied(family: Family, weights: Weights) -> bool:
+    head, tied_to = "lm_head.weight", family.tied_to
     if tied_to is None or head not in weights or tied_to not in weights:
-        return None
-    if weights.shape(head) == weights.shape(tied_to) and torch.equal(weights[head], weights[tied_to]):
-        return None
-    return _config(described.family, described.named, described.settings, described.where, untied=True)
+        return False
+    return weights.shape(head) != weights.shape(tied_to) or not torch.equal(weights[head], weights[tied_to])
 
 
 def _check_shapes(expected: Mapping[str, Tensor], table: Table, weights: Weights) -> None:
@@ -435,17 +512,15 @@ def _check_generated(weights: Weights, name: str, wanted: Tensor, tolerance: flo
 
 
 def _load_tokenizer(files: Folder, own: Mapping[str, Any]) -> Tokenizer:
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if files.find(name, LARGEST_TOKENIZER) is None and name == "tokenizer.json":
-            raise ModelFolderError("there is no tokenizer.json", where=files.path, fix=GET_AGAIN)
-    TheirSettings(
-        {"auto_map": (files.read_json("tokenizer_config.json") or {}).get("auto_map")}, "tokenizer_config.json"
-    )
+    theirs = files.read_json("tokenizer_config.json") or {}
+    TheirSettings({name: theirs.get(name) for name in CODE}, files.path / "tokenizer_config.json")
     try:
-        tokenizer = Tokenizer.load(files.path)
-    except (TokenizerError, ValueError) as error:
-        found = error.found if isinstance(error, TokenizerError) else str(error)
-        raise ModelFolderError(f"the tokeniser cannot be used: {found}", where=files.path, fix=GET_AGAIN) from None
+        tokenizer = Tokenizer.from_files(files)
+    except TokenizerError as error:
+        where = files.path if error.where is None else error.where
+        raise ModelFolderError(
+            f"the tokeniser cannot be used: {error.found}", where=where, allowed=error.allowed, fix=error.fix or GET_AGAIN
+        ) from None
     if own.get("tokenizer", tokenizer.fingerprint) != tokenizer.fingerprint:
         raise ModelFolderError(
             "tokenizer.json is a tokeniser of another model", where=files.path,
@@ -454,12 +529,13 @@ def _load_tokenizer(files: Folder, own: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
-def _check_tokenizer(tokenizer: Tokenizer, config: ModelConfig, *, where: object) -> None:
+def check_tokenizer(tokenizer: Tokenizer, config: ModelConfig, *, where: object) -> None:
     """A tokeniser's ids must be rows of the model's vocabulary, and its special tokens the model's."""
     found = ""
-    if tokenizer.vocab_size > config.vocab_size:
-        found = f"{tokenizer.vocab_size:,} tokens for a vocabulary of {config.vocab_size:,}"
-    elif tokenizer.pad_id != config.pad_id:
+    n_rows = max(tokenizer.backend.get_vocab().values(), default=-1) + 1
+    if n_rows > config.vocab_size:
+        found = f"{n_rows:,} tokens for a vocabulary of {config.vocab_size:,}"
+    elif tokenizer.has("pad") and tokenizer.pad_id != config.pad_id:
         found = f"its PAD is {tokenizer.pad_id}, the model's {config.pad_id}"
     elif tokenizer.has("eos") and config.eos_id not in (None, tokenizer.eos_id):
         found = f"its EOS is {tokenizer.eos_id}, the model's {config.eos_id}"

@@ -15,8 +15,8 @@ class TokenizerSettings(Settings):
     """How text becomes tokens.
 
     unigram (Kudo 2018) and char-bpe (Sennrich et al. 2016) spell rare characters in bytes; char-bpe is as short, learns sooner,
-    and is the same each time, which the library's unigram and wordpiece are not
-    quite. bpe merges bytes, as GPT-2 does; wordpiece is BERT's, and forgets spaces.
+    and is the same each time, which the library's unigram is not quite. bpe merges bytes, as GPT-2 does; wordpiece is BERT's, and
+    forgets spaces.
     """
 
     kind: Kind = Field(

@@ -10,9 +10,10 @@ Role = Literal["pad", "bos", "eos", "unk", "mask", "cls", "sep"]
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """How each role is spelt; None: the tokeniser has no such token. PAD is a token of its own, never another role's."""
+    """How each role is spelt; None: the tokeniser has no such token. PAD is a token of its own, never another role's: where others
+    pad with EOS, there is none here, and rows are filled with what is masked anyway."""
 
-    pad: str = "<pad>"
+    pad: str | None = "<pad>"
     bos: str | None = "<s>"
     eos: str | None = "</s>"
     unk: str | None = "<unk>"
@@ -24,7 +25,7 @@ class SpecialTokens:
 
     def __post_init__(self) -> None:
         others = [*(spelling for role, spelling in self.by_role().items() if role != "pad"), *self.extra]
-        if self.pad in others:
+        if self.pad is not None and self.pad in others:
             raise ValueError(f"PAD {self.pad!r} is another role's token too: padding would teach the model that role")
 
     def by_role(self) -> dict[Role, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,15 @@ from tokenizers import processors
 
 from ciyuan.errors import TokenizerError
 from ciyuan.text import chat
+from ciyuan.text.files import Files
+from ciyuan.text.loading import (
+    ChatTemplate,
+    LoadedTokenizer,
+    load_file,
+    load_folder,
+    saying_panics,
+    write_chat_template,
+)
 from ciyuan.text.offsets import Offsets, lossless_offsets
 from ciyuan.text.pieces import ESCAPE
 from ciyuan.text.settings import TokenizerSettings
@@ -32,8 +41,12 @@ class Tokenizer:
     The spelling of a special token inside a text is text: only code writes special tokens.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, special: SpecialTokens) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, special: SpecialTokens, *, chat_template: ChatTemplate | None = None
+    ) -> None:
         self.backend, self.special = backend, special
+        self.chat_template = chat_template
+        """Of an imported model, kept and saved as it is; None: ours, where there are the markers of chats."""
         self.backend.encode_special_tokens = True
         self.backend.no_padding()
         self.backend.no_truncation()
@@ -42,7 +55,9 @@ class Tokenizer:
             raise TokenizerError(f"the special tokens {', '.join(missing)} are not in the vocabulary")
         self.sample: Sample | None = None
         # The library follows replacements of one character by two only roughly: ours are followed by our own count.
-        self._escapes = backend.normalizer is not None and backend.normalizer.normalize_str(ESCAPE).endswith(ESCAPE + "0")
+        self._escapes = backend.normalizer is not None and backend.normalizer.normalize_str(ESCAPE).endswith(
+            ESCAPE + "0"
+        )
 
     @staticmethod
     def train(
@@ -60,33 +75,32 @@ class Tokenizer:
         backend, sample = train_backend(texts, TokenizerSettings() if settings is None else settings, special)
         tokenizer = Tokenizer(backend, special)
         tokenizer.sample = sample
-        tokenizer._frame(_usual_template(special) if template is None else template)
+        tokenizer.frame(_usual_template(special) if template is None else template)
         return tokenizer
 
     @staticmethod
     def load(path: str | Path) -> Tokenizer:
-        """From a folder with tokenizer.json and tokenizer_config.json, or from a tokenizer.json alone.
+        """From a folder, ours or another tool's, or from one file: a tokenizer.json, a vocab.txt, a SentencePiece model.
 
-        Raises TokenizerError where the file is missing or is no tokeniser.
+        Raises TokenizerError where there is none, or one that is damaged; ModelFolderError where a file leads out of the folder.
         """
-        file = Path(path)
-        if file.is_dir():
-            file = file / "tokenizer.json"
+        place = Path(path)
         try:
-            text = file.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise TokenizerError(
-                "there is no such tokeniser", where=file, fix="name a folder with a tokenizer.json"
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenizerError(f"the tokeniser cannot be read: {error}", where=file) from None
-        try:
-            backend = tokenizers.Tokenizer.from_str(text)
-        except (KeyboardInterrupt, SystemExit, MemoryError):
-            raise
-        except BaseException as error:  # noqa: BLE001  (a hostile file makes the library panic, past Exception)
-            raise TokenizerError(f"this is not a tokeniser: {str(error)[:200]}", where=file) from None
-        return Tokenizer(backend, _special_of(backend, file.with_name("tokenizer_config.json")))
+            is_folder, is_file = place.is_dir(), place.is_file()
+        except (OSError, ValueError):
+            is_folder = is_file = False
+        if not (is_folder or is_file):
+            raise TokenizerError("there is no such tokeniser", where=place, fix="name a folder with a tokenizer.json")
+        return Tokenizer.from_files(Files(place)) if is_folder else Tokenizer._of(load_file(place))
+
+    @staticmethod
+    def from_files(files: Files) -> Tokenizer:
+        """`load`, by way of a folder that is opened already."""
+        return Tokenizer._of(load_folder(files))
+
+    @staticmethod
+    def _of(loaded: LoadedTokenizer) -> Tokenizer:
+        return Tokenizer(loaded.backend, loaded.special, chat_template=loaded.chat_template)
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer loads."""
@@ -104,9 +118,13 @@ class Tokenizer:
             "model_input_names": ["input_ids", "attention_mask"],
         }
         config |= {_CONFIG_NAMES[role]: spelling for role, spelling in self.special.by_role().items()}
+        if self.special.pad is None:
+            config["pad_token"] = self.special.eos  # other tools fill rows with it, and mask them
         if self.special.extra:
             config["additional_special_tokens"] = list(self.special.extra)
-        if set(chat.MARKERS) <= set(self.special.extra):
+        if self.chat_template is not None:
+            config["chat_template"] = write_chat_template(self.chat_template)
+        elif set(chat.MARKERS) <= set(self.special.extra):
             config["chat_template"] = chat.template(self.special)
         return {
             "tokenizer.json": self.backend.to_str(pretty=True),
@@ -120,7 +138,10 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Many texts at once, in parallel."""
         try:
-            return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+            with saying_panics():
+                return [
+                    encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)
+                ]
         except (UnicodeEncodeError, TypeError):
             _refuse_surrogates(texts)
             raise
@@ -136,7 +157,8 @@ class Tokenizer:
     def encode_batch_with_offsets(self, texts: Sequence[str]) -> list[tuple[list[int], Offsets]]:
         """Many texts at once."""
         try:
-            encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+            with saying_panics():
+                encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):
             _refuse_surrogates(texts)
             raise
@@ -182,7 +204,8 @@ class Tokenizer:
 
     @property
     def pad_id(self) -> int:
-        return self.id_of("pad")
+        """What fills rows: PAD, or EOS where there is no PAD. Either way it is masked by its position, not by what it is."""
+        return self.id_of("pad" if self.has("pad") else "eos")
 
     @property
     def bos_id(self) -> int:
@@ -220,7 +243,13 @@ class Tokenizer:
     def has(self, role: Role) -> bool:
         return role in self.special.by_role()
 
-    def _frame(self, template: Template) -> None:
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether BOS goes before a text, by the template that other tools use; GPT-2 and Qwen have none there."""
+        alone, framed = (self.backend.encode("a", add_special_tokens=framed).ids for framed in (False, True))
+        return self.has("bos") and framed[: len(framed) - len(alone)][:1] == [self.bos_id]
+
+    def frame(self, template: Template) -> None:
         """Tell other tools what goes around a text; our own code puts special tokens where they belong itself."""
         if template == "none":
             return
@@ -252,53 +281,3 @@ def _refuse_surrogates(texts: Sequence[str]) -> None:
                     f"character {place + 1} is a lone surrogate (U+{ord(character):04X}), which is not text",
                     where=f"text {number + 1}",
                 ) from None
-
-
-def _special_of(backend: tokenizers.Tokenizer, config_file: Path) -> SpecialTokens:
-    """The roles that tokenizer_config.json names, or, without it, those that the usual spellings give away."""
-    spelt: dict[str, str | None] = {}
-    extra: list[str] = []
-    if config_file.is_file():
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TokenizerError(f"this is not JSON: {error}", where=config_file) from None
-        for role, name in _CONFIG_NAMES.items():
-            value = config.get(name) if isinstance(config, dict) else None
-            spelt[role] = _spelling(value)
-        extra = [token for token in _further(config) if backend.token_to_id(token) is not None]
-    else:
-        usual = {
-            "pad": ("<pad>", "[PAD]", "<|pad|>"),
-            "bos": ("<s>", "<bos>"),
-            "eos": ("</s>", "<eos>", "<|endoftext|>"),
-            "unk": ("<unk>", "[UNK]"),
-            "mask": ("<mask>", "[MASK]"),
-            "cls": ("[CLS]",),
-            "sep": ("[SEP]",),
-        }
-        for usual_role, spellings in usual.items():
-            spelt[usual_role] = next((text for text in spellings if backend.token_to_id(text) is not None), None)
-        extra = [token for token in chat.MARKERS if backend.token_to_id(token) is not None]
-    if spelt.get("pad") is None:
-        raise TokenizerError("this tokeniser has no PAD token", where=config_file, fix="add a pad_token to that file")
-    roles = set(spelt.values())
-    return SpecialTokens(**spelt, extra=tuple(token for token in extra if token not in roles))  # type: ignore[arg-type]
-
-
-def _spelling(value: object) -> str | None:
-    """A token as a configuration names it: its text, or an object whose content is its text."""
-    text = value.get("content") if isinstance(value, Mapping) else value
-    return text if isinstance(text, str) else None
-
-
-def _further(config: object) -> list[str]:
-    """The special tokens without a role, under the name that transformers 4 or 5 gives them."""
-    if not isinstance(config, Mapping):
-        return []
-    found: list[str] = []
-    for name in ("additional_special_tokens", "extra_special_tokens"):
-        value = config.get(name)
-        entries = value if isinstance(value, list) else list(value.values()) if isinstance(value, Mapping) else []
-        found += [text for text in map(_spelling, entries) if text is not None]
-    return list(dict.fromkeys(found))

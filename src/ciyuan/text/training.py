@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -178,17 +179,41 @@ def _bytes(texts: tuple[str, ...], settings: TokenizerSettings, special: Special
 
 def _wordpiece(texts: tuple[str, ...], settings: TokenizerSettings, special: SpecialTokens) -> tokenizers.Tokenizer:
     assert special.unk is not None, "WordPiece has an UNK"
-    backend = tokenizers.Tokenizer(models.WordPiece({}, unk_token=special.unk))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
+    learner = _bert(models.WordPiece({}, unk_token=special.unk))
+    # The library would number the characters that go on a word as its hash table yields them, anew in each process.
+    first = [*special.spellings(), *(f"##{character}" for character in _continuing(texts))]
+    learner.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=settings.vocab_size, show_progress=False, special_tokens=first)
     )
+    return _bert(models.WordPiece(learner.get_vocab(), unk_token=special.unk))
+
+
+def _bert(model: Any) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(model)
+    backend.normalizer = _bert_normalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(cleanup=False)
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=settings.vocab_size, show_progress=False, special_tokens=special.spellings()
-    )
-    backend.train_from_iterator(texts, trainer)
     return backend
+
+
+def _bert_normalizer() -> Normalizer:
+    return normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
+    )
+
+
+def _continuing(texts: tuple[str, ...]) -> list[str]:
+    """The characters that stand in a word behind its first, in order; BERT makes each mark of punctuation a word."""
+    normalizer, found = _bert_normalizer(), set[str]()
+    for text in texts:
+        for run in normalizer.normalize_str(text).split():
+            found.update(run[1:])
+    return sorted(character for character in found if not _is_mark(character))
+
+
+def _is_mark(character: str) -> bool:
+    """Punctuation as BERT has it: Unicode's, and all of ASCII that is neither a letter nor a digit."""
+    return unicodedata.category(character).startswith("P") or (character.isascii() and not character.isalnum())
 
 
 def word_cut_for_learning() -> Any:
