@@ -1,0 +1,52 @@
+"""`ciyuan export`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ciyuan.cli.streams import answer, answer_json, printable, say
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="The folder of a trained model.", metavar="MODEL")],
+    out: Annotated[str, typer.Option("--out", "-o", help="A new folder for the export.", metavar="DIR")],
+    format: Annotated[  # noqa: A002
+        str, typer.Option("--format", help="hf, gguf, ctranslate2 or onnx.", metavar="FORMAT")
+    ],
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", help="float32, float16 or bfloat16: what the weights are written in.", metavar="TYPE"),
+    ] = "float32",
+    quantize: Annotated[
+        str | None,
+        typer.Option("--quantize", help="Fewer bits: int8, int8_float32, int8_float16, q8_0.", metavar="KIND"),
+    ] = None,
+    unproven: Annotated[
+        bool, typer.Option("--unproven", help="Write it though the runtime that would prove it is not installed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole report as a JSON object.")] = False,
+) -> None:
+    """Write a model for another runtime, reopen it there in a fresh process, and compare ids, logits and text."""
+    from ciyuan.export import export as write
+
+    found = write(model, out, format=format, dtype=dtype, quantize=quantize, unproven=unproven)
+    report = found.report
+    for part in report["left_out"]:
+        say(f"warning: left out: {printable(part)}")
+    for advice in report["advice"]:
+        say(f"note: {printable(advice)}")
+    if as_json:
+        answer_json(report)
+        return
+    if report["verdict"] == "proven":
+        for name, facts in report["compared"].items():
+            if "relative" in facts:
+                size, most = f"{facts['relative']:.2g}", f"{facts['tolerance']:g}"
+                said = f"{facts['measure']} {size} standard deviations ({most} allowed)"
+            else:
+                n_ties = len(facts.get("ties", []))
+                said = f"{facts['equal']} of {facts['of']} equal" + (f", {n_ties} ties" if n_ties else "")
+            say(f"{name.replace('_', ' ')}: {said}")
+    answer(f"{report['verdict']}: {printable(str(found.folder))}")
