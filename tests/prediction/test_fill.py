@@ -6,7 +6,7 @@ import torch
 from ciyuan.batch import Layout, Stream
 from ciyuan.errors import UserError
 from ciyuan.prediction import fill
-from ciyuan.prediction.fill import _Gap
+from ciyuan.prediction.fill import Gap
 from ciyuan.text import SpecialTokens, Tokenizer, TokenizerSettings
 from ciyuan.text.special import BERT_TOKENS
 from tests.model.builders import build
@@ -32,7 +32,7 @@ def model(tokenizer):
 @torch.no_grad()
 def test_probabilities_are_those_of_the_vocabulary_at_the_mask(model, tokenizer):
     (blanks,) = fill(model, tokenizer, ["the [MASK] sat on the [MASK]"], k=4)
-    row = torch.from_numpy(_Gap(tokenizer).read("the [MASK] sat on the [MASK]", 1))
+    row = torch.from_numpy(Gap(tokenizer).read("the [MASK] sat on the [MASK]", 1))
     row = torch.tensor([[tokenizer.cls_id, *row.tolist(), tokenizer.sep_id]])
     probabilities = model.logits(model.hidden(Stream(row, Layout.whole(row))))[0].softmax(-1)
     places = [i for i, token in enumerate(row[0].tolist()) if token == tokenizer.mask_id]
@@ -67,7 +67,7 @@ def test_many_texts_are_filled_as_one_at_a_time(model, tokenizer):
 def test_what_surrounds_a_blank_has_the_tokens_that_it_has_around_a_word(kind, text, word):
     tokenizer = train(kind)
     whole = tokenizer.encode(text.replace("[MASK]", word))
-    read = _Gap(tokenizer).read(text, 1).tolist()
+    read = Gap(tokenizer).read(text, 1).tolist()
     gap = read.index(tokenizer.mask_id)
     after = len(read) - gap - 1
     assert read[:gap] == whole[:gap]
@@ -77,7 +77,7 @@ def test_what_surrounds_a_blank_has_the_tokens_that_it_has_around_a_word(kind, t
 @pytest.mark.parametrize("kind", SIZES)
 def test_a_chinese_blank_needs_no_space(kind):
     tokenizer = train(kind)
-    read = _Gap(tokenizer).read("北京是中国的[MASK]都。", 1).tolist()
+    read = Gap(tokenizer).read("北京是中国的[MASK]都。", 1).tolist()
     before, after = read[: read.index(tokenizer.mask_id)], read[read.index(tokenizer.mask_id) + 1 :]
     assert tokenizer.decode(before).replace(" ", "") == "北京是中国的"
     assert tokenizer.decode(after).replace(" ", "") == "都。"
@@ -86,7 +86,7 @@ def test_a_chinese_blank_needs_no_space(kind):
 def test_the_tokenisers_own_spelling_is_a_blank_too():
     special = SpecialTokens(pad="<pad>", bos=None, eos=None, unk="<unk>", mask="<mask>", cls="<s>", sep="</s>")
     tokenizer = Tokenizer.train(TEXTS, TokenizerSettings(kind="characters", vocab_size=400), special)
-    gap = _Gap(tokenizer)
+    gap = Gap(tokenizer)
     (mask,) = {tokenizer.mask_id, tokenizer.id_of_token("<mask>")}
     assert gap.read("看<mask>见", 1).tolist() == gap.read("看[MASK]见", 1).tolist()
     assert gap.read("看<mask>见", 1).tolist() == [*tokenizer.encode("看"), mask, *tokenizer.encode("见")]

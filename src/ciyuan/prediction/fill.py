@@ -26,7 +26,7 @@ def fill(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], *, k: i
     never named. Raises UserError where a text has no blank, or more tokens than the model has positions.
     """
     head, tail = markers(model, tokenizer)
-    gap = _Gap(tokenizer)
+    gap = Gap(tokenizer)
     rows = [as_row(head, gap.read(text, number), tail) for number, text in enumerate(texts, start=1)]
     for number, row in enumerate(rows, start=1):
         check_room(len(row), model, f"text {number}")
@@ -54,7 +54,7 @@ def _spelt(tokenizer: Tokenizer, token: int) -> str:
     return tokenizer.token(token) if not text or "\ufffd" in text else text
 
 
-class _Gap:
+class Gap:
     """Reads a text with blanks so that what surrounds them has the tokens that it would have around a word."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
