@@ -74,11 +74,11 @@ class Corpus:
             raise DataError("no file to train on", where="data.train", fix="give one with --data FILE")
         self.settings, self.shape, self._scratch = settings, shape, scratch
         self.columns = _columns(settings, shape)
-        self._dev_columns = dataclasses.replace(self.columns, group=None)
+        self.dev_columns = dataclasses.replace(self.columns, group=None)
         dev = (settings.dev,) if isinstance(settings.dev, str) else settings.dev
         self.dev_files: tuple[str, ...] = dev if isinstance(dev, tuple) else ()
         corpora(settings.train, self.columns)
-        corpora(self.dev_files, self._dev_columns)
+        corpora(self.dev_files, self.dev_columns)
         self._seen = self._signs()
 
     @property
@@ -120,7 +120,7 @@ class Corpus:
     def dev(self) -> list[Record]:
         """The examples to measure on: those of the dev file that are not empty, or those held out."""
         if self.dev_files:
-            records = read(self.dev_files, self._dev_columns)
+            records = read(self.dev_files, self.dev_columns)
             kept = [record for record in records if self._is_whole(record)]
             if not kept:
                 raise DataError("holds no example that is not empty", where=self.dev_files[0])

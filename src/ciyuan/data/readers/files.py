@@ -10,7 +10,7 @@ import os
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -74,11 +74,15 @@ def open_bytes(path: str) -> Iterator[io.BufferedReader[io.RawIOBase]]:
         raise DataError(f"cannot be read: {_reason(error)}", where=path) from None
 
 
-def read_lines(path: str) -> Iterator[tuple[int, str]]:
+def _raise(error: DataError) -> None:
+    raise error
+
+
+def read_lines(path: str, refuse: Callable[[DataError], None] = _raise) -> Iterator[tuple[int, str]]:
     r"""Each line with its number, from 1, without its end: \n or \r\n, and nothing else, ends a line.
 
     A UTF-8 byte order mark is passed over. Raises DataError with line and byte for what is not UTF-8, for UTF-16, NUL
-    and a line longer than MAX_LINE bytes.
+    and a line longer than MAX_LINE bytes. refuse: is told of such a line; if it does not raise, what can be read of it comes.
     """
     with open_bytes(path) as stream:
         offset = skip_byte_order_mark(stream, path)
@@ -86,21 +90,28 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
         while raw := stream.readline(MAX_LINE + 1):
             number += 1
             if len(raw) > MAX_LINE:
-                raise DataError(f"the line is longer than {MAX_LINE >> 20} MiB", where=f"{path}:{number}",
-                                fix="split it into lines: one example each, or a paragraph each")  # fmt: skip
+                refuse(DataError(f"the line is longer than {MAX_LINE >> 20} MiB", where=f"{path}:{number}",
+                                 fix="split it into lines: one example each, or a paragraph each"))  # fmt: skip
+                while raw and not raw.endswith(b"\n"):
+                    offset, raw = offset + len(raw), stream.readline(MAX_LINE)
+                offset, raw = offset + len(raw), b""
             try:
                 text = raw.decode()
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start + 1} of the file, "
-                    f"byte {error.start + 1} of the line",
-                    where=f"{path}:{number}",
-                    fix="convert the file, e.g. iconv -f GB18030 -t UTF-8",
-                ) from None
+                refuse(
+                    DataError(
+                        f"is not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start + 1} of the file, "
+                        f"byte {error.start + 1} of the line",
+                        where=f"{path}:{number}",
+                        fix="convert the file, e.g. iconv -f GB18030 -t UTF-8",
+                    )
+                )
+                text = raw.decode(errors="ignore")
             if "\0" in text:
                 at = raw.index(b"\0")
-                raise DataError(f"a NUL at byte {offset + at + 1} of the file, byte {at + 1} of the line",
-                                where=f"{path}:{number}", fix="is it a binary or UTF-16 file?")  # fmt: skip
+                refuse(DataError(f"a NUL at byte {offset + at + 1} of the file, byte {at + 1} of the line",
+                                 where=f"{path}:{number}", fix="is it a binary or UTF-16 file?"))  # fmt: skip
+                text = text.replace("\0", "")
             offset += len(raw)
             yield number, text.removesuffix("\n").removesuffix("\r")
     if number == 0:

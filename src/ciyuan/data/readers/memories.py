@@ -53,7 +53,7 @@ def read_po(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     # polib splits text at U+2028, files it does not: so it gets a file, already known to be whole UTF-8.
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", suffix=".po") as copy:
         with saying_disk_errors(Path(copy.name)):
-            copy.writelines(line + "\n" for _, line in read_lines(path))
+            copy.writelines(line + "\n" for _, line in read_lines(path, tally.refuse))
             copy.flush()
         try:
             catalogue = polib.pofile(copy.name, encoding="utf-8")

@@ -14,7 +14,7 @@ from ciyuan.errors import DataError, UserError
 
 def read_jsonl(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     """One JSON object a line. {"translation": {"en": …, "zh": …}} counts as the fields en and zh."""
-    return _records(_objects(path), path, columns)
+    return _records(_objects(path, tally), path, columns, tally)
 
 
 def read_parquet(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
@@ -39,7 +39,7 @@ def read_parquet(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
             raise DataError(f"cannot be read as Parquet: {_one_line(error)}", where=path) from None
 
     with plain_file(path) as name:
-        yield from _records(rows(name), path, columns)
+        yield from _records(rows(name), path, columns, tally)
 
 
 def read_hub(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
@@ -51,34 +51,43 @@ def read_hub(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     name, _, config = path.removeprefix("hf:").partition(":")
     try:
         rows = datasets.load_dataset(name, config or None, split="train", streaming=True)
-        yield from _records(enumerate(rows, start=1), path, columns)
+        yield from _records(enumerate(rows, start=1), path, columns, tally)
     except UserError:
         raise
     except Exception as error:  # whatever the network, the hub or the data set's own files did
         raise DataError(f"cannot be read: {_one_line(error)}", where=path) from error
 
 
-def _records(rows: Iterable[tuple[int, Mapping[str, object]]], path: str, columns: Columns) -> Iterator[Record]:
-    return from_chats(rows, path, columns) if columns.roles == CHATS else from_rows(rows, path, columns)
+def _records(
+    rows: Iterable[tuple[int, Mapping[str, object]]], path: str, columns: Columns, tally: Tally
+) -> Iterator[Record]:
+    return (from_chats if columns.roles == CHATS else from_rows)(rows, path, columns, tally)
 
 
-def _objects(path: str) -> Iterator[tuple[int, dict[str, object]]]:
+def _objects(path: str, tally: Tally) -> Iterator[tuple[int, dict[str, object]]]:
     decoder = json.JSONDecoder(object_pairs_hook=without_repeats)
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, tally.refuse):
         if not line or line.isspace():
             continue
         try:
-            value = decoder.decode(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"is not JSON: {error.msg} at character {error.pos + 1}", where=f"{path}:{number}",
-                            allowed='one object a line: {"text": "…"}') from None  # fmt: skip
-        except (ValueError, RecursionError) as error:
-            found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise DataError(found, where=f"{path}:{number}") from None
-        if not isinstance(value, dict):
-            raise DataError(f"is a JSON {type(value).__name__}, not an object", where=f"{path}:{number}",
-                            allowed='one object a line: {"text": "…"}') from None  # fmt: skip
-        yield number, value
+            yield number, _object(line, f"{path}:{number}", decoder)
+        except DataError as error:
+            tally.refuse(error)
+
+
+def _object(line: str, where: str, decoder: json.JSONDecoder) -> dict[str, object]:
+    try:
+        value = decoder.decode(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"is not JSON: {error.msg} at character {error.pos + 1}", where=where,
+                        allowed='one object a line: {"text": "…"}') from None  # fmt: skip
+    except (ValueError, RecursionError) as error:
+        found = "JSON nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise DataError(found, where=where) from None
+    if not isinstance(value, dict):
+        raise DataError(f"is a JSON {type(value).__name__}, not an object", where=where,
+                        allowed='one object a line: {"text": "…"}')  # fmt: skip
+    return value
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,4 +110,5 @@ def _parquet_columns(schema: Any, columns: Columns) -> list[str] | None:
 
 
 def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    said = " ".join(str(error).split()) or type(error).__name__
+    return "".join(char if char.isprintable() else "?" for char in said)[:200]

@@ -33,17 +33,22 @@ def read_squad(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
             passage = _text(paragraph, "context", path, number + 1)
             for question in _list(paragraph, "qas", path):
                 number += 1
-                answers = [] if question.get("is_impossible") is True else _list(question, "answers", path, lacking=[])
-                texts = tuple(_text(answer, "text", path, number) for answer in answers)
-                start = answers[0].get("answer_start", -1) if answers else -1
-                fields = {
-                    "question": _text(question, "question", path, number),
-                    "passage": passage,
-                    "answer": texts[0] if texts else "",
-                }
-                group = None if columns.group is None else check_text(str(title), path, number)
-                record = Record(fields, path, number, group, answers=texts, start=start if isinstance(start, int) else -1)
-                yield finished(record, columns)
+                try:
+                    group = None if columns.group is None else check_text(str(title), path, number)
+                    record = _asked(question, passage, path, number, group)
+                except DataError as error:
+                    tally.refuse(error)
+                else:
+                    yield finished(record, columns)
+
+
+def _asked(question: Mapping[str, Any], passage: str, path: str, number: int, group: str | None) -> Record:
+    answers = [] if question.get("is_impossible") is True else _list(question, "answers", path, lacking=[])
+    texts = tuple(_text(answer, "text", path, number) for answer in answers)
+    start = answers[0].get("answer_start", -1) if answers else -1
+    asked = _text(question, "question", path, number)
+    fields = {"question": asked, "passage": passage, "answer": texts[0] if texts else ""}
+    return Record(fields, path, number, group, answers=texts, start=start if isinstance(start, int) else -1)
 
 
 def _loaded(path: str) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ciyuan.errors import DataError, did_you_mean
@@ -42,13 +42,22 @@ class Record:
 
 @dataclass(slots=True)
 class Tally:
-    """What a reader passed over, by reason, and what it decided on its own: to be said, never silent."""
+    """What a reader passed over, by reason, and what it decided on its own: to be said, never silent.
+
+    faults: where given, is told what makes an example unreadable, and the reader goes on with the next; else that is raised.
+    """
 
     skipped: Counter[str] = field(default_factory=Counter)
     notes: dict[str, None] = field(default_factory=dict)  # an ordered set
+    faults: Callable[[DataError], None] | None = None
 
     def note(self, text: str) -> None:
         self.notes[text] = None
+
+    def refuse(self, error: DataError) -> None:
+        if self.faults is None:
+            raise error
+        self.faults(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,29 +142,39 @@ def resolve(columns: Columns, names: Sequence[str], where: str) -> dict[str, str
     return chosen
 
 
-def from_rows(rows: Iterable[tuple[int, Mapping[str, object]]], file: str, columns: Columns) -> Iterator[Record]:
+def from_rows(
+    rows: Iterable[tuple[int, Mapping[str, object]]], file: str, columns: Columns, tally: Tally
+) -> Iterator[Record]:
     """Rows of named values (a JSON object, a CSV or Parquet row) as records.
 
     A null is an empty text; a label or a group may be a whole number. Raises DataError for a field that is missing or
     is not text.
     """
-    chosen: dict[str, str] | None = None
+    chosen: dict[str, str] = {}
     for line, row in rows:
-        nested = row.get("translation")
-        if isinstance(nested, Mapping):
-            row = {**row, **nested}
-        if chosen is None or any(name not in row for name in chosen.values()):
-            chosen = resolve(columns, list(row), f"{file}:{line}")
-        answers, start = None, -1
-        if isinstance(value := row.get(chosen.get("answer", "")), Mapping | list):
-            answers, start = _answers(value, file, line)
-            row = {**row, chosen["answer"]: answers[0] if answers else ""}
-        if columns.label_separator is not None and isinstance(row[chosen["label"]], list | tuple):
-            row = {**row, chosen["label"]: _joined_labels(row[chosen["label"]], file, line)}
-        fields = {role: as_text(row[name], role, name, file, line) for role, name in chosen.items()}
-        group = fields.pop("group", None)
-        record = Record(fields, file, line, group, answers=answers or (), start=start)
-        yield finished(record, columns)
+        try:
+            nested = row.get("translation")
+            if isinstance(nested, Mapping):
+                row = {**row, **nested}
+            if not chosen or any(name not in row for name in chosen.values()):
+                chosen = resolve(columns, list(row), f"{file}:{line}")
+            record = _from_row(row, chosen, file, line, columns)
+        except DataError as error:
+            tally.refuse(error)
+        else:
+            yield finished(record, columns)
+
+
+def _from_row(row: Mapping[str, object], chosen: Mapping[str, str], file: str, line: int, columns: Columns) -> Record:
+    answers, start = None, -1
+    if isinstance(value := row.get(chosen.get("answer", "")), Mapping | list):
+        answers, start = _answers(value, file, line)
+        row = {**row, chosen["answer"]: answers[0] if answers else ""}
+    if columns.label_separator is not None and isinstance(row[chosen["label"]], list | tuple):
+        row = {**row, chosen["label"]: _joined_labels(row[chosen["label"]], file, line)}
+    fields = {role: as_text(row[name], role, name, file, line) for role, name in chosen.items()}
+    group = fields.pop("group", None)
+    return Record(fields, file, line, group, answers=answers or (), start=start)
 
 
 def finished(record: Record, columns: Columns) -> Record:

@@ -11,12 +11,16 @@ from ciyuan.data.readers.record import Columns, Record, Tally, find, finished, f
 from ciyuan.errors import DataError
 
 
+class NotParallelError(DataError):
+    """Two files whose lines should be partners, and one has more of them."""
+
+
 def read_tsv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     """Columns parted by tabs, nothing quoted. A first line that names the wanted columns is a header.
 
     Without one, the first columns play the roles in their order. Every line must have as many columns as the first.
     """
-    lines = read_lines(path)
+    lines = read_lines(path, tally.refuse)
     number, first = next(lines)
     cells = first.split("\t")
     needed = [role for role in columns.roles if role not in columns.optional]
@@ -49,11 +53,12 @@ def read_tsv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
     for number, line in lines:
         cells = line.split("\t")
         if len(cells) != width:
-            raise DataError(
+            tally.refuse(DataError(
                 f"{_counted(len(cells), 'column')} where the first line has {width}", where=f"{path}:{number}",
                 allowed="every line has the same columns, parted by one tab each",
                 fix="an empty line?" if not line else None,
-            )  # fmt: skip
+            ))  # fmt: skip
+            continue
         fields = {role: cells[i] for role, i in places.items()}
         yield finished(Record(fields, path, number, None if group is None else cells[group]), columns)
 
@@ -66,7 +71,7 @@ def read_csv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
 
     def numbered() -> Iterator[str]:
         nonlocal current
-        for number, line in read_lines(path):
+        for number, line in read_lines(path, tally.refuse):
             current = number
             yield line + "\n"
 
@@ -81,8 +86,8 @@ def read_csv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
                     resolve(columns, header, f"{path}:1")
                 elif len(cells) != len(header):
                     if cells:
-                        raise DataError(f"{_counted(len(cells), 'column')} where the header has {len(header)}",
-                                        where=f"{path}:{start}", fix="is a comma or a quote not quoted?")  # fmt: skip
+                        tally.refuse(DataError(f"{_counted(len(cells), 'column')} where the header has {len(header)}",
+                                               where=f"{path}:{start}", fix="is a comma or a quote not quoted?"))  # fmt: skip
                 else:
                     yield start, dict(zip(header, cells, strict=True))
                 start = current + 1
@@ -90,7 +95,7 @@ def read_csv(path: str, columns: Columns, tally: Tally) -> Iterator[Record]:
             raise DataError(f"cannot be read as CSV: {error}", where=f"{path}:{start}",
                             fix='is a quote not closed? a quote inside a field is written ""') from None  # fmt: skip
 
-    return from_rows(rows(), path, columns)
+    return from_rows(rows(), path, columns, tally)
 
 
 def read_moses(paths: tuple[str, str], columns: Columns, tally: Tally) -> Iterator[Record]:
@@ -98,7 +103,7 @@ def read_moses(paths: tuple[str, str], columns: Columns, tally: Tally) -> Iterat
     if columns.group is not None:
         raise DataError("parallel files have no columns, so none by which to group", where=paths[0],
                         fix="leave data.group out, or use .tsv with a header or .jsonl")  # fmt: skip
-    one, two = (read_lines(path) for path in paths)
+    one, two = (read_lines(path, tally.refuse) for path in paths)
     roles = columns.roles
     for left, right in itertools.zip_longest(one, two):
         if left is None or right is None:
@@ -106,12 +111,15 @@ def read_moses(paths: tuple[str, str], columns: Columns, tally: Tally) -> Iterat
             assert begun is not None
             long, short = begun[0] + sum(1 for _ in rest), begun[0] - 1
             counts = (short, long) if left is None else (long, short)
-            raise DataError(
-                f"{paths[0]} has {_counted(counts[0], 'line')}, {paths[1]} has {counts[1]}: they are not parallel",
-                where=f"{lacking}:{begun[0]}",
-                allowed=f"line {begun[0]} is the first without a partner, though lines may be missing before it",
-                fix="mend the files; nothing is guessed",
+            tally.refuse(
+                NotParallelError(
+                    f"{paths[0]} has {_counted(counts[0], 'line')}, {paths[1]} has {counts[1]}: they are not parallel",
+                    where=f"{lacking}:{begun[0]}",
+                    allowed=f"line {begun[0]} is the first without a partner, though lines may be missing before it",
+                    fix="mend the files; nothing is guessed",
+                )
             )
+            return
         yield Record({roles[0]: left[1], roles[1]: right[1]}, paths[0], left[0])
 
 

@@ -27,7 +27,7 @@ def read_documents(path: str, columns: Columns, tally: Tally) -> Iterator[Record
     def record(end: str) -> Record:
         return Record({columns.roles[0]: "\n".join(lines) + end}, path, start, f"{path}#{document}", len(lines))
 
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, tally.refuse):
         if not line or line.isspace():
             if lines:
                 yield record("")
