@@ -5,12 +5,15 @@
 #                                libraries, gigabytes that a machine without a GPU has no use for
 #   AGAIN=1                      makes `make demo` train anew, keeping the earlier run aside
 #   TEST=tests/model             what `make test` runs of the tests (default: all)
+#   ID="T1 T4"  SEED=2           what `make torture` runs of the guarantees (default: all), and the seed of their chance
 
 SHELL := /bin/sh
 PYTHON ?=
 TORCH_INDEX ?=
 AGAIN ?=
 TEST ?=
+ID ?= all
+SEED ?= 1
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := requirements/constraints.txt
@@ -40,10 +43,10 @@ lint: .venv/.dev ## ruff, strict types, and the one-way imports of the design
 bench: .venv/.dev ## ours against transformers' MarianMT, same minutes, three seeds: about three hours of a quiet machine
 	$(BIN)/python benchmarks/translation.py
 
-torture: .venv/.dev ## the long tests: those marked `torture`
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m torture $(TEST); code=$$?; \
-	if [ $$code -eq 5 ]; then echo "no test is marked torture yet: nothing was tortured, nothing is proven" >&2; fi; \
-	exit $$code
+torture: .venv/.dev ## the guarantees as figures, in full, into benchmarks/RELIABILITY.md: hours (ID=T1: one of them; SEED=2)
+	@failed=0; OMP_NUM_THREADS=1 $(BIN)/python -m torture $(ID) --seed $(SEED) --full --record benchmarks/RELIABILITY.md || failed=1; \
+	[ "$(ID)" != all ] || OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m torture $(TEST) || failed=1; \
+	exit $$failed
 
 clean: ## remove .venv and what the tools leave behind; runs/ stays
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info

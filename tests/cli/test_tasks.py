@@ -108,6 +108,9 @@ def train(call: Call, runs: Path, texts: dict[str, Path]) -> Train:
             assert outcome["task"] == recipe
             assert outcome["metrics"]
             assert "as the model sees it" in found.err
+            used = json.loads(call("inspect", out, "--step", "2", "--json").out)
+            assert used["vouched"]
+            assert all(any(example["texts"]) for example in used["examples"])
             (runs / f"{name}.log").write_text(found.err, encoding="utf-8")
         return out
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ciyuan.cli.options import Adapter
 from ciyuan.cli.streams import answer_json, printable
 from ciyuan.errors import DataError
 
@@ -20,6 +21,7 @@ def answer(
         str | None,
         typer.Option("--input", "-i", help="A file of questions and passages, SQuAD's .json for one.", metavar="FILE"),
     ] = None,
+    adapter: Adapter = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Processor threads; default: torch's.", metavar="N")
     ] = None,
@@ -34,7 +36,7 @@ def answer(
         raise DataError("a question needs a passage", fix="give --question Q --passage P, or --input FILE")
     from ciyuan.api import load
 
-    reader = load(model, threads=threads)
+    reader = load(model, adapter=adapter, threads=threads)
     reader.check_verb("answer")
     if input is None:
         asked = [(str(question), str(passage))]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ciyuan.cli.options import Adapter
 from ciyuan.cli.streams import say
 
 
@@ -22,6 +23,7 @@ def chat(
     ] = 0.0,
     top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw among the likeliest tokens.", metavar="P")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.", metavar="N")] = 0,
+    adapter: Adapter = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Processor threads; default: torch's.", metavar="N")
     ] = None,
@@ -29,7 +31,7 @@ def chat(
     """Converse: a line is your turn; the answer follows as it is written. An empty line forgets, Ctrl-D ends."""
     from ciyuan.api import load
 
-    assistant = load(model, threads=threads)
+    assistant = load(model, adapter=adapter, threads=threads)
     assistant.check_verb("chat")
     beginning = [] if system is None else [{"role": "system", "content": system}]
     messages = list(beginning)

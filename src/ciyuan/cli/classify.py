@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ciyuan.cli.options import Adapter
 from ciyuan.cli.streams import answer_json, chunks, open_output, printable, say
 from ciyuan.errors import DataError
 
@@ -22,6 +23,7 @@ def classify(
         str | None, typer.Option("--output", "-o", help="A new file for the labels.", metavar="FILE")
     ] = None,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each line is two texts with a tab between them.")] = False,
+    adapter: Adapter = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Processor threads; default: torch's.", metavar="N")
     ] = None,
@@ -32,7 +34,7 @@ def classify(
     """Label text: one line in; out its label, a tab, and the label's probability (of several labels: commas between them)."""
     from ciyuan.api import load
 
-    reader = load(model, threads=threads)
+    reader = load(model, adapter=adapter, threads=threads)
     reader.check_verb("classify")
     lines = n_truncated = 0
     out = open_output(output)

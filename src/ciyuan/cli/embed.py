@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ciyuan.cli.options import Adapter
 from ciyuan.cli.streams import answer_json, chunks
 
 
@@ -26,6 +27,7 @@ def embed(
     ] = None,
     pooling: Annotated[Pooling, typer.Option(help="Which of the text's tokens the vector is made of.")] = Pooling.mean,
     normalise: Annotated[bool, typer.Option(help="Vectors of length 1, so that a product is a cosine.")] = True,
+    adapter: Adapter = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Processor threads; default: torch's.", metavar="N")
     ] = None,
@@ -34,7 +36,7 @@ def embed(
     """Turn text into vectors: one line in, one line of numbers out."""
     from ciyuan.api import load
 
-    reader = load(model, threads=threads)
+    reader = load(model, adapter=adapter, threads=threads)
     reader.check_verb("embed")
     for some in chunks(text or [], input):
         for line, vector in zip(

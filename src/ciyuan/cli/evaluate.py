@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ciyuan.cli.options import Adapter
 from ciyuan.cli.scores import score_lines
 from ciyuan.cli.streams import answer, answer_json, printable, say
 
@@ -32,6 +33,7 @@ def evaluate(
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Source tokens × beam worked on at a time.", metavar="N")
     ] = 8192,
+    adapter: Adapter = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Processor threads; default: torch's.", metavar="N")
     ] = None,
@@ -42,7 +44,7 @@ def evaluate(
     """Score a model on held-out examples of what it was trained for, alone or against another model."""
     from ciyuan.api import load
 
-    loaded = load(model, threads=threads)
+    loaded = load(model, adapter=adapter, threads=threads)
 
     from ciyuan.evaluation import compare
     from ciyuan.generation import DecodingSettings

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ciyuan.cli.options import Adapter
 from ciyuan.cli.streams import answer, answer_json, chunks, printable
 
 
@@ -20,6 +21,7 @@ def fill(
     k: Annotated[
         int, typer.Option("--top", "-k", min=1, max=1000, help="So many candidates for each mask.", metavar="K")
     ] = 5,
+    adapter: Adapter = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Processor threads; default: torch's.", metavar="N")
     ] = None,
@@ -30,7 +32,7 @@ def fill(
     """Fill in blanks: the likeliest tokens for each [MASK], with their probabilities."""
     from ciyuan.api import load
 
-    reader = load(model, threads=threads)
+    reader = load(model, adapter=adapter, threads=threads)
     reader.check_verb("fill")
     for some in chunks(text or [], None):
         for line, masks in zip(some, reader.fill(some, k=k), strict=True):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ciyuan.cli.options import Adapter
 from ciyuan.cli.streams import answer_json, chunks, printable, say
 
 
@@ -51,6 +52,7 @@ def generate(
         list[str] | None, typer.Option("--stop", help="Stop before this text; repeats.", metavar="S")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn: the same seed, the same text.", metavar="N")] = 0,
+    adapter: Adapter = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Processor threads; default: torch's.", metavar="N")
     ] = None,
@@ -68,7 +70,7 @@ def generate(
     options = {name: value for name, value in options.items() if value is not None}
     from ciyuan.api import load
 
-    writer = load(model, threads=threads)
+    writer = load(model, adapter=adapter, threads=threads)
     writer.check_verb("generate")
     if prompt and len(prompt) == 1 and not as_json and beam == 1:
         print(prompt[0] if writer.config.family == "decoder" else "", end="", flush=True)

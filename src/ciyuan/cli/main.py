@@ -18,7 +18,22 @@ import typer
 from typer.core import TyperGroup
 
 import ciyuan
-from ciyuan.cli import answer, chat, classify, embed, evaluate, fill, generate, inspect, recipes, train, translate
+from ciyuan.cli import (
+    answer,
+    chat,
+    classify,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    fill,
+    generate,
+    import_,
+    inspect,
+    recipes,
+    train,
+    translate,
+)
 from ciyuan.cli.streams import printable, say
 from ciyuan.errors import CiyuanError, UserError, did_you_mean
 
@@ -57,7 +72,10 @@ app.command("answer")(answer.answer)
 app.command("embed")(embed.embed)
 app.command("chat")(chat.chat)
 app.command("evaluate")(evaluate.evaluate)
+app.command("import")(import_.import_)
+app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)
+app.command("doctor")(doctor.doctor)
 app.add_typer(recipes.app, name="recipes", cls=Commands)
 
 

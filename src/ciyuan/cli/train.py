@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ciyuan.cli.scores import score_lines
-from ciyuan.cli.streams import answer, answer_json
+from ciyuan.cli.streams import answer, answer_json, printable, say
+
+if TYPE_CHECKING:
+    from ciyuan.recipe.settings import Recipe
 
 
 def train(
@@ -30,6 +34,13 @@ def train(
     ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="How long to train.", metavar="N")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify-resume",
+            help="Train a few steps straight, and killed and resumed; say whether both end in the same bits, and leave nothing.",
+        ),
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change an option of the recipe; repeats.", metavar="KEY=VALUE")
     ] = None,
@@ -39,6 +50,10 @@ def train(
     from ciyuan.recipe.settings import read_recipe
 
     chosen = read_recipe(recipe, data=data or (), dev=dev, minutes=minutes, overrides=set_ or (), init=init is not None)
+
+    if verify:
+        _verify(chosen, out, init=init, as_json=as_json)
+        return
 
     from ciyuan.cli.progress import monitor_for_here
     from ciyuan.recipe.running import run_training
@@ -61,3 +76,27 @@ def train(
     answer("try next:")
     for command in outcome.next_commands:
         answer(f"  {command}")
+    if outcome.warnings:
+        say(f"warnings of this run, {len(outcome.warnings):,} in all:")
+        for warning in outcome.warnings[:MOST_WARNINGS]:
+            say(f"  {printable(warning)}")
+        if len(outcome.warnings) > MOST_WARNINGS:
+            say(f"  … and {len(outcome.warnings) - MOST_WARNINGS:,} more, in the report")
+
+
+MOST_WARNINGS = 20
+"""That are repeated at the end; the report has all."""
+
+
+def _verify(recipe: Recipe, out: str, *, init: str | None, as_json: bool) -> None:
+    from ciyuan.errors import CiyuanError
+    from ciyuan.recipe.rehearsal import verify_resume
+
+    verdict = verify_resume(recipe, out, init=init, say=say)
+    if as_json:
+        answer_json({"same": verdict.difference is None, **asdict(verdict)})
+    elif verdict.difference is None:
+        for line in verdict.lines():
+            answer(line)
+    if verdict.difference is not None:
+        raise CiyuanError("\n".join(verdict.lines()))

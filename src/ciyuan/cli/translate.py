@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ciyuan.cli.options import Adapter
 from ciyuan.cli.streams import chunks, open_output, say
 from ciyuan.errors import DataError
 
@@ -33,6 +34,7 @@ def translate(
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Source tokens × beam worked on at a time.", metavar="N")
     ] = 8192,
+    adapter: Adapter = None,
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Processor threads; default: torch's.", metavar="N")
     ] = None,
@@ -44,7 +46,7 @@ def translate(
     lines = chunks(text or [], input)
     from ciyuan.api import load
 
-    translator = load(model, threads=threads)
+    translator = load(model, adapter=adapter, threads=threads)
     translator.check_verb("translate")
     counts = Counter[str]()
     out = open_output(output)

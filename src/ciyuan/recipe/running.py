@@ -5,12 +5,14 @@ data ──> tokenizer ──> token store ──> model ──> objective ─�
 
 from __future__ import annotations
 
+import contextlib
+import json
 import platform
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,22 +24,27 @@ import ciyuan
 from ciyuan.config import write_settings
 from ciyuan.data import Corpus, TokenStore, prepare
 from ciyuan.data.previews import preview
-from ciyuan.errors import RecipeError, TokenizerError
+from ciyuan.doctor.preflight import look_before_training
+from ciyuan.errors import CheckpointError, DataError, RecipeError, TokenizerError
 from ciyuan.evaluation import Scores
-from ciyuan.interop import Loaded, load_model_folder, save_model_folder
+from ciyuan.interop import Loaded, load_model_folder, save_adapter, save_model_folder
 from ciyuan.model import ModelConfig, Transformer, initialise
 from ciyuan.model.config import PRESETS
-from ciyuan.model.transfer import transfer
+from ciyuan.model.lora import adapt, adapters, merge, sharing
+from ciyuan.model.transfer import Transferred, transfer
 from ciyuan.objectives import Lexicon, Seq2Seq, can_warm_start, warm_start
 from ciyuan.recipe.places import cache_folder
 from ciyuan.recipe.reporting import build_report, write_card
-from ciyuan.recipe.settings import Recipe, check_family
+from ciyuan.recipe.settings import Recipe, check_family, read_recipe
 from ciyuan.recipe.tasks import Materials, Shown, Task, task_of
 from ciyuan.recipe.tasks.task import Top
 from ciyuan.report import render
 from ciyuan.text import Tokenizer
 from ciyuan.training import Monitor, RunFolder, TrainingResult, prepare_process, train
-from ciyuan.training.freezing import freeze
+from ciyuan.training.checkpoint import Checkpoints
+from ciyuan.training.freezing import freeze, freeze_base
+from ciyuan.training.loop import FREE as FREE_OF_TRAINING
+from ciyuan.training.monitor import Several
 
 N_PREVIEWS = 3
 TEXTS = frozenset({"source", "target", "text", "second", "question", "passage"})
@@ -63,6 +70,8 @@ class Outcome:
     stopped_because: str
     report: Path
     next_commands: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """All that the run warned of."""
 
     def as_dict(self) -> dict[str, Any]:
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
@@ -73,11 +82,44 @@ def run_training(
 ) -> Outcome:
     """Train what the recipe says into the folder `out`, and report.
 
-    out: must be new or empty, or with `resume` a run to go on with. init: a model folder to start from instead of random weights.
+    out: must be new or empty, or with `resume` a run to go on with; a finished one is left as it is. init: a model folder to start
+    from instead of random weights.
     Raises UserError for whatever is wrong with recipe, data, model or folder, before anything is overwritten; Stopped.
     """
+    if resume and (outcome := finished(Path(out), recipe, init=init)) is not None:
+        monitor.on_message(
+            f"this run is finished (step {outcome.steps:,}, {outcome.stopped_because}): nothing to do, nothing was changed"
+        )
+        return outcome
+    heard = Several([monitor], [])
+    with trained(recipe, out, init=init, resume=resume, monitor=heard) as done:
+        warnings = tuple(dict.fromkeys([*heard.warnings, *done.result.warnings]))  # those of earlier sittings too
+        result = replace(done.result, warnings=warnings)
+        return _conclude(done.materials, done.task, done.run, result, heard)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run whose steps are done; what is left is to score and report."""
+
+    run: RunFolder
+    materials: Materials
+    task: Task
+    result: TrainingResult
+
+
+@contextlib.contextmanager
+def trained(
+    recipe: Recipe, out: str | Path, *, init: str | Path | None = None, resume: bool = False, monitor: Monitor
+) -> Iterator[Trained]:
+    """All of a run but its end. The folder is held until the block is left."""
     out = Path(out)
     prepare_process(recipe.training.threads)
+    if recipe.training.lora is not None and init is None:
+        raise RecipeError(
+            "training.lora learns adapters of a model that is there, and none is given",
+            fix="name its folder with --init, or leave training.lora out",
+        )
     given = None if init is None else load_model_folder(Path(init))
     if given is None:
         family = str(PRESETS[str(recipe.model.preset)]["family"])  # `read_recipe` has looked
@@ -89,27 +131,97 @@ def run_training(
     is_new = not out.exists()
     with RunFolder.open(out, resume=resume) as run:
         try:
-            start = _Start(given, init, resume)
-            materials = _prepare(recipe, task, family, corpus, run, start, monitor)
+            start = Start(given, init, resume)
+            if resume:
+                _check_data(corpus, run)
+            materials = prepare_run(recipe, task, family, corpus, run, start, monitor)
         except BaseException:
             if is_new and not any(path.name != ".lock" for path in out.iterdir()):
                 shutil.rmtree(out, ignore_errors=True)  # nothing was begun: leave nothing behind
             raise
         if not (resume and (out / "recipe.yaml").exists()):
-            run.write("recipe.yaml", write_settings(recipe))
             run.write_manifest(_manifest(materials, init))
+            run.write("recipe.yaml", write_settings(recipe))  # last: where it is, the other is too
         began = time.monotonic()
         if recipe.task == "translate":
             materials = _informed(materials, run, init=init, monitor=monitor)
         result = _learn(materials, task, run, monitor, resume=resume, spent=time.monotonic() - began)
-        return _conclude(materials, task, run, result, monitor)
+        yield Trained(run, materials, task, result)
+
+
+def finished(out: Path, recipe: Recipe, *, init: object = None) -> Outcome | None:
+    """What a run that is finished, its report included, had to say; None where there is still something to do.
+
+    Raises CheckpointError where the run was begun with another plan.
+    """
+    check_plan(out, recipe, init=init)
+    if not (out / "report.html").exists():
+        return None
+    found = Checkpoints(out / "checkpoints").latest(lambda damage: None)
+    state = {} if found is None else found.numbers["state"]
+    if state.get("finished") is None:
+        return None
+    info = json.loads((out / "ciyuan.json").read_text(encoding="utf-8"))
+    family = load_model_folder(out).model.config.family
+    return Outcome(
+        folder=out,
+        task=recipe.task,
+        examples=info["scored_on"],
+        metrics=info["scores"],
+        signatures=info["signatures"],
+        steps=state["step"],
+        seconds=round(state["elapsed"], 1),
+        best_step=state["best_step"],
+        stopped_because=state["finished"],
+        report=out / "report.html",
+        next_commands=task_of(recipe.task, family).wording(recipe, shlex.quote(str(out)), ()).commands[:2],
+        warnings=tuple(state["warnings"]),
+    )
+
+
+def check_plan(out: Path, recipe: Recipe, *, init: object = None) -> None:
+    """Raises CheckpointError where the run in `out` was begun with another recipe: it would silently become another run."""
+    path = out / "recipe.yaml"
+    if not path.exists():
+        return
+    begun = read_recipe(str(path), init=init is not None)
+    if begun.task != recipe.task:
+        raise CheckpointError(f"the task was {begun.task} when the run began and is {recipe.task}", where=path)
+    for section in ("data", "tokenizer", "model", "objective", "training"):
+        then, now = (getattr(one, section).model_dump(mode="json") for one in (begun, recipe))
+        for name in now:
+            if section == "training" and name in FREE_OF_TRAINING:
+                continue
+            movable = name in MOVABLE.get(section, ()) and not isinstance(then[name], int) and not isinstance(now[name], int)
+            if then[name] != now[name] and not movable:
+                raise CheckpointError(
+                    f"{section}.{name} was {then[name]} when the run began and is {now[name]}", where=path,
+                    allowed="a run goes on with the plan it was begun with; begin another run in another folder",
+                    fix=f"or go on by: ciyuan train {shlex.quote(str(path))} --out {shlex.quote(str(out))} --resume",
+                )  # fmt: skip
+
+
+MOVABLE = {"data": ("train", "dev"), "tokenizer": ("path",)}
+"""Names of files, whose contents are compared."""
+
+
+def _check_data(corpus: Corpus, run: RunFolder) -> None:
+    path = run.path / "manifest.json"
+    if not path.exists():
+        return
+    begun = json.loads(path.read_text(encoding="utf-8"))["data"]
+    if begun["sha256"] != corpus.content:
+        raise CheckpointError(
+            "the data is not what the run was begun with: its SHA-256 is another", where=", ".join(corpus.files[:3]),
+            allowed=f"the run was begun with {', '.join(begun['files'][:3])}", fix="put the files back, or begin another run",
+        )  # fmt: skip
 
 
 # --- Before ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """What a run starts from. given: the model of --init, whose folder is `name`."""
 
     given: Loaded | None
@@ -117,14 +229,16 @@ class _Start:
     resume: bool
 
 
-def _prepare(
-    recipe: Recipe, task: Task, family: str, corpus: Corpus, run: RunFolder, start: _Start, monitor: Monitor
+def prepare_run(
+    recipe: Recipe, task: Task, family: str, corpus: Corpus, run: RunFolder, start: Start, monitor: Monitor
 ) -> Materials:
     """Everything that is needed before the first step; the refusals that cost nothing come first."""
     device = _device(recipe)
     labels = ("a", "b")  # however many there will be: what cannot be saved is refused before anything is spent
     if start.given is not None:
         _check_sizes(start.given.model.config, recipe, start.name)
+        if recipe.training.lora is not None:
+            adapt(sharing(start.given.model), recipe.training.lora, seed=0)
         task.top(recipe, family, labels).on(start.given.model.config)
     else:
         task.top(recipe, family, labels).on(
@@ -136,6 +250,12 @@ def _prepare(
     prepared = prepare(corpus, tokenizer, cache_folder() / "data", **task.preparation(recipe, family, tokenizer))
     for line in prepared.preflight.lines():
         monitor.on_message(line)
+    if not start.resume:
+        remarks = look_before_training(corpus)
+        for line in remarks.messages:
+            monitor.on_message(line)
+        for line in remarks.warnings:
+            monitor.on_warning(line)
     unknown = unknown_share(prepared.train, tokenizer)
     if unknown > NOTABLE_UNKNOWN:
         monitor.on_warning(
@@ -144,19 +264,25 @@ def _prepare(
         )
     top = task.top(recipe, family, prepared.labels)
     if start.given is None:
-        model = _new_model(recipe, tokenizer, top)
+        model, new = _new_model(recipe, tokenizer, top), tuple[str, ...]()
     else:
-        model = _given_model(start.given.model, recipe, top, monitor)
-    frozen = freeze(model, recipe.training.freeze)
+        moved = _given_model(start.given.model, recipe, top, monitor)
+        model, new = moved.model, moved.new
+    if recipe.training.lora is None:
+        frozen = freeze(model, recipe.training.freeze)
+    else:
+        adapt(model, recipe.training.lora, seed=recipe.training.seed)
+        frozen = freeze_base(model, new)
     if frozen:
         monitor.on_message(
             f"frozen: {frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters stay as they are"
         )
     objective = task.objective(recipe, tokenizer, model.config, prepared)
-    materials = Materials(recipe, corpus, tokenizer, prepared, model.to(device), objective)
+    materials = Materials(recipe, corpus, tokenizer, prepared, model.to(device), objective, init=start.name)
     loader, examples = task.batches(materials)
     if not (run.path / "tokenizer.json").exists():
-        tokenizer.save(run.path)
+        for name, text in reversed(tokenizer.files().items()):  # tokenizer.json last: where it is, the other is too
+            run.write(name, text)
     if not start.resume:
         _, numbers = loader.at(0)
         shown = numbers[:N_PREVIEWS]
@@ -182,7 +308,7 @@ def _device(recipe: Recipe) -> str:
 
 
 def _tokenizer(
-    recipe: Recipe, task: Task, family: str, corpus: Corpus, run: RunFolder, start: _Start, monitor: Monitor
+    recipe: Recipe, task: Task, family: str, corpus: Corpus, run: RunFolder, start: Start, monitor: Monitor
 ) -> Tokenizer:
     """The run's own when it goes on; the given model's; the one that the recipe names; or a new one, trained on the data."""
     wanted = recipe.tokenizer
@@ -238,7 +364,7 @@ def _check_sizes(config: ModelConfig, recipe: Recipe, name: object) -> None:
             )
 
 
-def _given_model(model: Transformer, recipe: Recipe, top: Top, monitor: Monitor) -> Transformer:
+def _given_model(model: Transformer, recipe: Recipe, top: Top, monitor: Monitor) -> Transferred:
     """The model to start from, with the head of the task and the recipe's dropout; what is new and what is not used is said."""
     changes = recipe.model.model_dump(include=set(FREE), exclude_none=True)
     config = top.on(model.config.model_copy(update=changes))
@@ -247,7 +373,7 @@ def _given_model(model: Transformer, recipe: Recipe, top: Top, monitor: Monitor)
     for what, names in (("new, to be learnt", moved.new), ("of the given model, not used", moved.unused)):
         if names:
             monitor.on_message(f"{what}: {', '.join(names)}")
-    return moved.model
+    return moved
 
 
 def _manifest(materials: Materials, init: object) -> dict[str, Any]:
@@ -286,9 +412,13 @@ def _informed(materials: Materials, run: RunFolder, *, init: object, monitor: Mo
     end = np.array([objective.eos_id])
     store = materials.prepared.train
     pairs = [(np.append(x, end), np.append(y, end)) for x, y in store.examples(np.arange(min(len(store), MAX_COUNTED)))]
+    lexicon = None
     if begun and kept.exists():
-        lexicon = Lexicon.load(kept, vocab_size=model.config.vocab_size)
-    else:
+        try:
+            lexicon = Lexicon.load(kept, vocab_size=model.config.vocab_size)
+        except DataError as error:
+            monitor.on_warning(f"{error}; it is made again")
+    if lexicon is None:
         monitor.on_message("counting which words go together")
         lexicon = Lexicon.learn(pairs, vocab_size=model.config.vocab_size)
         lexicon.save(kept)
@@ -298,6 +428,7 @@ def _informed(materials: Materials, run: RunFolder, *, init: object, monitor: Mo
         pad_id=objective.pad_id,
         start_id=objective.start_id,
         eos_id=objective.eos_id,
+        first_id=objective.first_id,
         label_smoothing=settings.label_smoothing,
         lexicon=lexicon,
         alignment_weight=settings.guidance,
@@ -325,7 +456,7 @@ def _learn(
 
 
 def save(folder: Path, materials: Materials, task: Task, model: Transformer, scores: Scores | None = None) -> None:
-    """The model folder, with what is ours beside it."""
+    """The model folder, with what is ours beside it; adapters are kept by themselves, and merged into the model."""
     recipe = materials.recipe
     info: dict[str, Any] = {
         "task": recipe.task,
@@ -338,8 +469,12 @@ def save(folder: Path, materials: Materials, task: Task, model: Transformer, sco
         "scored_on": 0 if scores is None else scores.examples,
     }
     wording = task.wording(recipe, "THIS_FOLDER", ())
-    card = write_card(info, recipe, wording, model, materials.prepared.preflight)
-    save_model_folder(folder, model, materials.tokenizer, info, card)
+    whole = merge(model) if adapters(model) else model
+    card = write_card(info, recipe, wording, whole, materials.prepared.preflight)
+    if whole is not model:
+        base = str(Path(str(materials.init)).resolve())
+        save_adapter(folder / "adapter", model, {**info, "tokenizer": materials.tokenizer.fingerprint}, base=base)
+    save_model_folder(folder, whole, materials.tokenizer, info, card)
 
 
 # --- Afterwards --------------------------------------------------------------------------------------------------------
@@ -373,4 +508,5 @@ def _conclude(materials: Materials, task: Task, run: RunFolder, result: Training
         stopped_because=result.stopped_because,
         report=path,
         next_commands=wording.commands[:2],
+        warnings=(*result.warnings, *(() if scores is None else scores.warnings)),
     )

@@ -17,20 +17,20 @@ import json
 import os
 import re
 import shutil
-import struct
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ciyuan.errors import CheckpointError, DiskError
+from ciyuan.interop.tensors import write_tensors
 
 Tensors = Mapping[str, Tensor]
 _NAME = re.compile(r"step-(\d+)(?:\.(\d+))?")
@@ -67,7 +67,7 @@ class Checkpoints:
             require_space(self.folder, needed)
             draft = Path(tempfile.mkdtemp(prefix=f"tmp-step-{step}-", dir=self.folder))
             manifest = [
-                _write(draft / f"{name}.safetensors", partial(_write_tensors, tensors=group))
+                _write(draft / f"{name}.safetensors", partial(write_tensors, tensors=group))
                 for name, group in tensors.items()
             ]
             text = json.dumps({**numbers, "step": step}, ensure_ascii=False, allow_nan=False, indent=1)
@@ -206,51 +206,27 @@ def _verified(folder: Path) -> dict[str, int]:
 
 
 class _Hashed:
-    """A file that is hashed as it is written."""
+    """A file that is hashed as it is written, by another thread, while this one waits for the disk."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.hash, self.size = file, hashlib.sha256(), 0
+    def __init__(self, file: BinaryIO, hashing: Executor) -> None:
+        self._file, self._hashing, self.hash, self.size = file, hashing, hashlib.sha256(), 0
 
     def write(self, data: bytes | memoryview) -> None:
         for start in range(0, len(data), _CHUNK):
             part = data[start : start + _CHUNK]
+            self._hashing.submit(self.hash.update, part)
             self._file.write(part)
-            self.hash.update(part)
         self.size += len(data)
 
 
 def _write(path: Path, fill: Callable[[_Hashed], None]) -> str:
-    """Fill a file and sync it. Returns its line in MANIFEST."""
-    with path.open("wb") as stream:
-        file = _Hashed(stream)
+    """Fill a file and sync it. Returns its line in MANIFEST. What is written must not change before that."""
+    with path.open("wb") as stream, ThreadPoolExecutor(max_workers=1) as hashing:  # one: parts are hashed in their order
+        file = _Hashed(stream, hashing)
         fill(file)
         stream.flush()
         os.fsync(stream.fileno())
     return f"{file.hash.hexdigest()} {file.size} {path.name}\n"
-
-
-def _write_tensors(file: _Hashed, tensors: Tensors) -> None:
-    """The safetensors format, written straight from the tensors.
-
-    The library's own writer goes through a second copy in memory and says SafetensorError, not OSError, where the disk is full.
-    """
-    header: dict[str, Any] = {}
-    end = 0
-    for name, tensor in tensors.items():
-        begin, end = end, end + tensor.nbytes
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
-    for tensor in tensors.values():
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        file.write(raw.data)
-
-
-_DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 
 
 def _number(path: Path) -> tuple[int, int] | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ciyuan.errors import TrainingError
+from ciyuan.model.lora import is_adapter
 from ciyuan.model.transformer import Transformer
 
 
@@ -37,3 +40,10 @@ def _is_frozen(name: str, what: str | int) -> bool:
     if isinstance(what, int) and in_body and ".blocks." in name:
         return int(name.partition(".blocks.")[2].split(".")[0]) < what
     return False
+
+
+def freeze_base(model: Transformer, new: Collection[str]) -> int:
+    """Take everything but adapters and the `new` parameters out of training, in place; how many numbers that are."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_adapter(name) or name in new)
+    return sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)

@@ -26,12 +26,14 @@ from torch import Tensor, nn
 from ciyuan.batch import Batch
 from ciyuan.data.loader import Loader
 from ciyuan.data.prefetch import Prefetch
-from ciyuan.errors import CheckpointError, Stopped, TrainingError
+from ciyuan.errors import CheckpointError, Stopped, TrainingError, UserError
+from ciyuan.model.lora import signature
 from ciyuan.model.transformer import Transformer
 from ciyuan.objectives.objective import Objective
 from ciyuan.training.averaging import Average
 from ciyuan.training.checkpoint import Checkpoint, require_space
 from ciyuan.training.distributed import Ranks
+from ciyuan.training.ledger import Ledger, mark
 from ciyuan.training.monitor import (
     EvaluationReport,
     Monitor,
@@ -52,8 +54,9 @@ Evaluate = Callable[[Transformer], Mapping[str, float]]
 SaveBest = Callable[[Transformer], None]
 
 LOWER_IS_BETTER = ("loss", "nll", "perplexity", "bits_per_byte", "ter", "wer", "cer")
-FREE = ("threads", "checkpoint_every", "keep_checkpoints", "device")
-"""Settings that may change when a run goes on: they decide nothing about what is learnt, but for rounding."""
+FREE = ("threads", "checkpoint_every", "keep_checkpoints", "device", "on_nonfinite")
+"""Settings that may change when a run goes on: they decide nothing about what is learnt, but for rounding and for what is done
+about a step that cannot be learnt from."""
 
 EVALUATION_SHARE = 0.05  # of a run's minutes, under evaluate_every: auto
 FIRST_EVALUATION = 0.1  # of the run: early, for it tells how much time the last one will need
@@ -116,6 +119,7 @@ class State:
     sums: dict[str, float] = field(default_factory=dict)  # since the last report
     spike: dict[str, float] = field(default_factory=lambda: {"n": 0, "mean": 0.0, "variance": 0.0, "warned": -1000})
     average_updates: int = 0
+    best_waits: bool = False  # the best model is still to be written
     log_position: int = 0
     finished: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -164,6 +168,7 @@ class Training:
         self._ended: str | None = None
         given = [] if monitor is None or not self.ranks.leads else [monitor]
         self.log = RunLog(run.metrics, events=run.events) if self.ranks.leads else None
+        self.ledger = Ledger(run.ledger) if self.ranks.leads else None
         self.monitor = Several([self.log, *given] if self.log is not None else given, self.state.warnings)
 
     # --- The story ---------------------------------------------------------------------------------------------------
@@ -205,7 +210,13 @@ class Training:
                 raise Stopped(f"stopped by {self.signals.name} at step {self.state.step}; go on with --resume")
             if self._evaluation_due():
                 self._evaluate()
+            elif self.state.best_waits:
+                if self._checkpoint_before_best():
+                    self._save()
+                else:
+                    self._keep_best()
             elif self._ended is not None:
+                self._keep_last_if_none_is_best()
                 self._report_rest()
                 self.state.finished = self._ended
                 self._save()
@@ -224,9 +235,10 @@ class Training:
         count = sums["count"]
         if count == 0:
             raise TrainingError(
-                f"step {state.step + 1} has nothing to learn from: no target in {_names(batches)}",
+                f"step {state.step + 1} has nothing to learn from: no target in {self._names(batches)}",
                 fix="drop such examples from the data",
             )
+        fed = round(sums.pop("mark"))
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) / count
         if math.isfinite(norm) and math.isfinite(sums["loss"]):
@@ -236,20 +248,23 @@ class Training:
             state.skipped_in_row = 0
         else:
             self._skip(batches, sums)
+        if self.ledger is not None:
+            self.ledger.add(fed, self.ranks.world, skipped=state.skipped_in_row > 0)
         for parameter in self.parameters.values():
             parameter.grad = None
         state.step += 1
         state.tokens += int(sums.pop("tokens"))
         if state.skipped_in_row == 0:
-            self._look_for_spike(sums["loss"] / count)
+            self._look_for_spike(sums["loss"] / count, batches)
             self.average.update(self._progress(self._now()))
             for name, number in sums.items():
-                state.sums[name] = state.sums.get(name, 0.0) + number
+                if math.isfinite(sums[name.removesuffix(".count")]):  # a measure may have no number where the loss has one
+                    state.sums[name] = state.sums.get(name, 0.0) + number
         seconds = self.clock() - began
         self._step_seconds = seconds if self._step_seconds == 0 else 0.9 * self._step_seconds + 0.1 * seconds
         state.sums["seconds"] = state.sums.get("seconds", 0.0) + seconds
         state.sums["tokens"] = state.tokens - state.sums.get("tokens_before", 0)
-        state.sums["lr"] = share * settings.rates["hidden"]
+        state.sums["lr"] = share * settings.rates["hidden" if settings.lora is None else "adapter"]
         if math.isfinite(norm):
             state.sums["norm"] = norm
         if state.step % settings.log_every == 0:
@@ -260,7 +275,7 @@ class Training:
         objective measures as NAME and NAME.count."""
         self.model.train()
         kept: dict[str, list[Tensor | float]] = {"loss": []}
-        sums: dict[str, float] = {"count": 0, "tokens": 0}
+        sums: dict[str, float] = {"count": 0, "tokens": 0, "mark": mark(batches)}
         for batch in batches:
             if batch is None or batch.count == 0:
                 continue
@@ -279,19 +294,47 @@ class Training:
         return self.ranks.add_named(sums)
 
     def _skip(self, batches: list[Batch | None], sums: Mapping[str, float]) -> None:
-        """An update that would put NaN into the weights is not made."""
-        state = self.state
+        """An update that would put NaN into the weights is not made. The sums are of all ranks, which so decide alike."""
+        state, step = self.state, self.state.step + 1
+        what = "gradient" if math.isfinite(sums["loss"]) else "loss"
+        where = self._names(batches)
+        whole = "the last checkpoint is from before and whole"
+        if (name := self._not_finite()) is not None:
+            raise TrainingError(
+                f"step {step}: the {what} is not finite, for an earlier update left {name} so",
+                allowed=f"the update of an earlier step was too large; {whole}",
+                fix="begin again with a lower training.lr",
+            )
+        if self.settings.on_nonfinite == "stop":
+            raise TrainingError(
+                f"step {step}: the {what} is not finite ({where}); no weight was touched, and {whole}",
+                fix="drop those examples or lower training.lr and begin again; or "
+                "go on past them with --resume --set training.on_nonfinite=skip",
+            )
         state.skipped += 1
         state.skipped_in_row += 1
-        what = "gradient" if math.isfinite(sums["loss"]) else "loss"
-        where = _names(batches)
-        self.monitor.on_warning(f"step {state.step + 1}: the {what} is not finite, the update was skipped ({where})")
+        self.monitor.on_warning(f"step {step}: the {what} is not finite, the update was skipped ({where})")
         if state.skipped_in_row >= self.settings.max_skipped:
             raise TrainingError(
-                f"the {what} was not finite at {state.skipped_in_row} steps in a row, the last of them step {state.step + 1}",
+                f"the {what} was not finite at {state.skipped_in_row} steps in a row, the last of them step {step}",
                 allowed=f"the last batch: {where}",
-                fix="try a lower training.lr; the last checkpoint is from before and whole",
+                fix=f"try a lower training.lr; {whole}",
             )
+
+    def _not_finite(self) -> str | None:
+        """The first of all that is learnt or remembered that holds NaN or infinity."""
+        remembered = {**self.optimizer.state(), **self.average.state()}
+        for name, tensor in [*self.parameters.items(), *remembered.items()]:
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                return name
+        return None
+
+    def _names(self, batches: list[Batch | None]) -> str:
+        """The examples of a step, those of all ranks, for a message. Every rank must ask."""
+        own = [number for batch in batches if batch is not None for number in batch.examples]
+        numbers = [int(number) for number in self.ranks.add_named({str(number): 1.0 for number in own})]
+        shown = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
+        return f"examples {shown}" if numbers else "its examples"
 
     # --- Evaluation --------------------------------------------------------------------------------------------------
 
@@ -309,48 +352,81 @@ class Training:
         return state.step % every == 0 or (unmeasured and state.progress >= 2 * FIRST_EVALUATION)
 
     def _evaluate(self) -> None:
-        """Score the model, keep it if it is the best. A signal cuts it short; the evaluation is then still due."""
+        """Score the model. A signal cuts it short; the evaluation is then still due."""
         state = self.state
         said: dict[str, float] = {}
         began = self.clock()
-        with self.average.in_place(), _undisturbed(self.model), torch.no_grad():
+        with self._as_used():
             if self.ranks.leads and self.evaluate is not None:
                 try:
                     with self.signals.may_interrupt():
                         said = {name: float(score) for name, score in self.evaluate(self.model).items()}
                 except Interrupted:
                     said = {_INTERRUPTED: 1.0}
+                except Exception as error:
+                    if state.evaluated < 0 or isinstance(error, UserError | MemoryError):
+                        raise  # it never worked, or it is for the user to mend
+                    self.monitor.on_warning(f"step {state.step}: no score: {type(error).__name__}: {error}")
+                    said = {_FAILED: 1.0}
             scores = self.ranks.hear(said)
-            if _INTERRUPTED in scores:
-                return
-            costs = {"evaluate": self.clock() - began}
-            best = self._judge(scores)
-            if best and self.save_best is not None and self.ranks.leads:
-                began = self.clock()
-                self.save_best(self.model)
-                costs["save_best"] = self.clock() - began
-            state.costs.update(self.ranks.hear(costs))
+        if _INTERRUPTED in scores:
+            return
+        state.costs.update(self.ranks.hear({"evaluate": self.clock() - began}))
         state.evaluated = state.step
-        self._plan_evaluation()
-        if self.evaluate is not None:
+        best = _FAILED not in scores and self._judge(scores)
+        if self.evaluate is not None and _FAILED not in scores:
             epoch, _ = self.source.where(state.step)
             self.monitor.on_evaluation(
                 EvaluationReport(state.step, epoch, self._now(), dict(scores), state.metric or "", best)
             )
+        if best and self.save_best is not None:
+            state.best_waits = True
+        else:
+            self._plan_evaluation()
+
+    def _keep_best(self) -> None:
+        """Write the model that was just found to be the best."""
+        assert self.save_best is not None
+        began = self.clock()
+        if self.ranks.leads:
+            with self._as_used():
+                self.save_best(self.model)
+        self.state.costs.update(self.ranks.hear({"save_best": self.clock() - began}))
+        self.state.best_waits = False
+        self._plan_evaluation()
+
+    def _checkpoint_before_best(self) -> bool:
+        """Under minutes a run that was killed does not repeat itself: what it takes for the best must be on the disk before the
+        model is, or a model might stay there of which it knows nothing."""
+        return self.settings.minutes is not None and self._ended is None and self._saved_step != self.state.step
+
+    def _keep_last_if_none_is_best(self) -> None:
+        """A run of which no score could be computed leaves a model all the same."""
+        if self.evaluate is None or self.save_best is None or self.state.best_step is not None:
+            return
+        self.monitor.on_warning("no evaluation gave a score: the model that is kept is that of the last step")
+        self.state.best_step = self.state.step
+        self._keep_best()
+
+    @contextlib.contextmanager
+    def _as_used(self) -> Iterator[None]:
+        """The model as it is evaluated and saved: with the averaged weights, if any, in eval mode; training does not notice."""
+        with self.average.in_place(), _undisturbed(self.model), torch.no_grad():
+            yield
 
     def _judge(self, scores: Mapping[str, float]) -> bool:
-        """True where the model is the best so far. Without scores the newest is."""
+        """True where the model is the best so far. With nothing to evaluate the newest is."""
         state = self.state
         if self.evaluate is None:
             return True
         if state.metric is None:
             state.metric = self.settings.metric if self.settings.metric != "auto" else next(iter(scores), "")
-        if state.metric not in scores:
+        if state.metric not in scores and not state.best:
             raise TrainingError(
                 f"training.metric is {state.metric!r}, which evaluation does not give",
                 allowed=f"it gives: {', '.join(scores)}",
             )
-        score = scores[state.metric]
+        score = scores.get(state.metric, math.nan)
         if not math.isfinite(score):
             self.monitor.on_warning(f"step {state.step}: the dev score {state.metric} is {score}: not the best model")
         sign = -1.0 if state.metric in LOWER_IS_BETTER else 1.0
@@ -444,6 +520,12 @@ class Training:
 
     def _save(self) -> None:
         began = self.clock()
+        if (name := self._not_finite()) is not None:  # the same on every rank
+            raise TrainingError(
+                f"step {self.state.step}: {name} is not finite any more, so it is not saved",
+                allowed="an update was too large; the last checkpoint is from before and whole",
+                fix="begin again with a lower training.lr",
+            )
         generators = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -454,10 +536,12 @@ class Training:
                 found[f"{name}.{rank}"] = state
         if self.ranks.leads:
             assert self.log is not None
+            assert self.ledger is not None
+            self.ledger.sync()
             self.state.log_position = self.log.position
             self.state.average_updates = self.average.updates
             tensors = {
-                "weights": {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())},
+                "weights": self._kept(),
                 "optimizer": self.optimizer.state(),
                 "averages": self.average.state(),
                 "random": found,
@@ -471,10 +555,17 @@ class Training:
                 "threads": torch.get_num_threads(),
                 "ranks": self.ranks.world,
             }
+            if self.settings.lora is not None:
+                numbers["base"] = signature(self.model, self.parameters)
             self.checkpoints.save(self.state.step, tensors, numbers)
         self.ranks.wait()
         self.state.costs["checkpoint"] = self.ranks.hear({"": self.clock() - began})[""]
         self._saved_step, self._saved_at = self.state.step, self.state.elapsed
+
+    def _kept(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the model: all of it; beside adapters, whose base is on the disk, only what is learnt."""
+        kept = dict(self.model.named_parameters()) if self.settings.lora is None else self.parameters
+        return {**kept, **dict(self.model.named_buffers())}
 
     def _begin(self, *, resume: bool) -> None:
         """Restore the newest checkpoint, or make sure that one will fit."""
@@ -488,6 +579,8 @@ class Training:
         if self.log is not None and resume:
             self.monitor.on_message("no checkpoint yet: beginning at step 0")
             self.log.cut(0, 0)
+        if self.ledger is not None and resume:
+            self.ledger.cut(0)
         weights = sum(parameter.nbytes for parameter in self.parameters.values())
         copies = 3 + (self.settings.average != "none")  # weights, AdamW's two moments
         if self.ranks.leads:
@@ -502,7 +595,7 @@ class Training:
         self.state.warnings += warned
         self.monitor.warnings = self.state.warnings
         kept = checkpoint.tensors
-        own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        own = self._kept()
         found = kept["weights"]
         wrong = sorted(
             name for name in own.keys() | found.keys()
@@ -527,6 +620,8 @@ class Training:
             self.monitor.on_warning(
                 f"{self.run.metrics} had lost lines: the curves have a gap before step {self.state.step}"
             )
+        if self.ledger is not None and not self.ledger.cut(self.state.step):
+            self.monitor.on_warning(f"{self.run.ledger} had lost entries: what some steps used is not known for certain")
         self.monitor.on_message(f"going on from step {self.state.step} ({where})")
 
     def _compare(self, numbers: Mapping[str, Any], where: Any) -> None:
@@ -534,15 +629,24 @@ class Training:
         if numbers["format"] != 1:
             raise CheckpointError(f"has format {numbers['format']}, this version reads 1", where=where)
         now, then = self.settings.model_dump(mode="json"), numbers["settings"]
+        fields = type(self.settings).model_fields
         for name in now:
-            if name not in FREE and now[name] != then.get(name):
+            if name in FREE:
+                continue
+            before = then.get(name, fields[name].default)  # an option that is newer than the run
+            if now[name] != before:
                 raise CheckpointError(
-                    f"training.{name} was {then.get(name)} when the run began and is {now[name]}",
+                    f"training.{name} was {before} when the run began and is {now[name]}",
                     where=where,
                     fix="a run goes on with the plan it was begun with: put it back, or begin another run",
                 )
         if numbers["batches"] != self.source.fingerprint:
             raise CheckpointError("the data is not what the run was begun with", where=where, fix="begin another run")
+        if self.settings.lora is not None and numbers["base"] != signature(self.model, self.parameters):
+            raise CheckpointError(
+                "the model under the adapters is not the one that the run was begun with", where=where,
+                fix="give that one with --init",
+            )  # fmt: skip
         here = {"torch": torch.__version__, "threads": torch.get_num_threads(), "ranks": self.ranks.world}
         for name, value in here.items():
             if numbers[name] != value:
@@ -601,14 +705,16 @@ class Training:
                 return by_clock
         return elapsed * (1 - progress) / progress if progress > 0 else None
 
-    def _look_for_spike(self, loss: float) -> None:
+    def _look_for_spike(self, loss: float, batches: list[Batch | None]) -> None:
         """Warn of a loss six standard deviations above the running mean, at most once in a hundred steps."""
         spike, step = self.state.spike, self.state.step
         deviation = math.sqrt(spike["variance"])
         beyond = loss - spike["mean"] > SPIKE_SIGMAS * deviation
         if spike["n"] >= SPIKE_AFTER and deviation > 0 and beyond and step - spike["warned"] >= 100:
             spike["warned"] = step
-            self.monitor.on_warning(f"step {step}: the loss jumped to {loss:.3f}, from {spike['mean']:.3f} before")
+            self.monitor.on_warning(
+                f"step {step}: the loss jumped to {loss:.3f}, from {spike['mean']:.3f} before ({self._names(batches)})"
+            )
         memory = min(SPIKE_MEMORY, spike["n"] / (spike["n"] + 1))
         difference = loss - spike["mean"]
         spike["mean"] += (1 - memory) * difference
@@ -637,7 +743,7 @@ class Training:
             step += 1
 
 
-_INTERRUPTED = "\0interrupted"
+_INTERRUPTED, _FAILED = "\0interrupted", "\0failed"
 
 
 @contextlib.contextmanager
@@ -667,13 +773,6 @@ def _quiet_collector() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def _names(batches: list[Batch | None]) -> str:
-    """The examples of a step, for a message."""
-    numbers = [number for batch in batches if batch is not None for number in batch.examples]
-    shown = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
-    return f"examples {shown}" if numbers else "its examples"
 
 
 def _finite(scores: Mapping[str, float]) -> dict[str, float]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
+from ciyuan.data.folders import saying_disk_errors
+
 if TYPE_CHECKING:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -141,16 +143,17 @@ class RunLog(Silent):
     def __init__(self, path: Path, *, events: Path | None = None) -> None:
         """path: of metrics.jsonl. events: folder for TensorBoard; None, or without its package: no events."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BinaryIO = path.open("ab")
+        with saying_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = path.open("ab", buffering=0)
         self._events_folder = events
         self._events: _Events | None = None
 
     @property
     def position(self) -> int:
-        """Bytes written, all of them on the disk once this is known."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Bytes written, all of them on the disk once this is known. Raises DiskError."""
+        with saying_disk_errors(self.path):
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def cut(self, position: int, step: int) -> bool:
@@ -195,8 +198,10 @@ class RunLog(Silent):
             self._events.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(_plain(line), ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        waiting = json.dumps(_plain(line), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        with saying_disk_errors(self.path):
+            while waiting:  # a disk that gets full takes a part of it first
+                waiting = waiting[self._file.write(waiting) :]
 
     def _plot(self, step: int, curves: Mapping[str, float]) -> None:
         if self._events is None and self._events_folder is not None:
@@ -204,7 +209,9 @@ class RunLog(Silent):
             if self._events is None:
                 self._events_folder = None
         if self._events is not None:
-            self._events.write(step, curves)
+            assert self._events_folder is not None
+            with saying_disk_errors(self._events_folder):
+                self._events.write(step, curves)
 
     def _whole_lines(self) -> int:
         data = self.path.read_bytes()
@@ -232,6 +239,10 @@ class Several(Silent):
     def on_message(self, text: str) -> None:
         for monitor in self.monitors:
             monitor.on_message(text)
+
+    def on_preview(self, examples: Sequence[Preview]) -> None:
+        for monitor in self.monitors:
+            monitor.on_preview(examples)
 
     def on_warning(self, text: str) -> None:
         self.warnings.append(text)

@@ -1,7 +1,7 @@
 """The run folder: what a training run leaves on the disk, and who may write there.
 
 RUN/   the model folder's files (the best model so far)   recipe.yaml   manifest.json
-       metrics.jsonl   tensorboard/   report.html   checkpoints/step-N/   .lock
+       metrics.jsonl   tensorboard/   ledger.bin   report.html   checkpoints/step-N/   .lock
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from ciyuan.data.folders import saying_disk_errors
 from ciyuan.errors import DiskError
 from ciyuan.training.checkpoint import Checkpoints
 
@@ -59,13 +60,17 @@ class RunFolder:
     def events(self) -> Path:
         return self.path / "tensorboard"
 
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.bin"
+
     def checkpoints(self, keep: int = 2) -> Checkpoints:
         return Checkpoints(self.path / "checkpoints", keep=keep)
 
     def write(self, name: str, text: str) -> Path:
         """A file of the run, whole or as it was before."""
         final = self.path / name
-        try:
+        with saying_disk_errors(final):
             number, draft = tempfile.mkstemp(prefix=f"tmp-{name}-", dir=self.path)
             try:
                 with os.fdopen(number, "wb") as file:
@@ -77,8 +82,6 @@ class RunFolder:
             except BaseException:
                 Path(draft).unlink(missing_ok=True)
                 raise
-        except OSError as error:
-            raise DiskError(f"cannot be written: {error.strerror}", where=final) from None
         return final
 
     def write_manifest(self, facts: Mapping[str, Any]) -> Path:

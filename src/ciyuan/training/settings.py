@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ciyuan.config import Settings
+from ciyuan.model.lora import LoraSettings
 
 OptimizerName = Literal["adamw", "muon"]
 ScheduleName = Literal["constant", "linear", "constant-linear", "cosine", "inverse-sqrt"]
@@ -77,6 +78,9 @@ class TrainingSettings(Settings):
         default="none", description="Of a fine-tuning, what stays as it was: embeddings; body: all but the head; or N: "
         "embeddings and the N lowest blocks",
     )  # fmt: skip
+    lora: LoraSettings | None = Field(
+        default=None, description="Of a fine-tuning: learn low-rank adapters and leave the model itself as it was; {}: as below"
+    )
 
     average: Literal["none", "ema", "tail"] = Field(
         default="none",
@@ -98,6 +102,9 @@ class TrainingSettings(Settings):
         default="auto", description="Score by which the best model is kept; auto: the first that evaluation gives"
     )
     early_stop: int | None = Field(default=None, ge=1, description="Evaluations without a better score before stopping")
+    on_nonfinite: Literal["skip", "stop"] = Field(
+        default="skip", description="At a loss or gradient that is not finite: skip the update, or stop the run before it"
+    )
     max_skipped: int = Field(
         default=5, ge=1, description="Updates in a row that may be skipped for a gradient that is not finite"
     )
@@ -120,6 +127,8 @@ class TrainingSettings(Settings):
             value = getattr(self, name)
             if value != "auto" and value < 0:
                 raise ValueError(f"{name} must be at least 0")
+        if self.lora is not None and self.freeze != "none":
+            raise ValueError("lora freezes the whole model already: leave freeze out")
         if isinstance(self.freeze, int) and self.freeze < 0:
             raise ValueError("freeze must be none, embeddings, body or a number of blocks")
         if self.betas != "auto" and not all(0 <= beta < 1 for beta in self.betas):
@@ -143,4 +152,6 @@ class TrainingSettings(Settings):
         ratio = {"embedding": 2.0, "head": 0.2, "other": 1.0} if muon else {"embedding": 1.0, "head": 1.0, "other": 1.0}
         given = {"embedding": self.embedding_lr, "head": self.head_lr, "other": self.other_lr}
         rates = {name: lr * ratio[name] if value == "auto" else value for name, value in given.items()}
+        if self.lora is not None:
+            rates["adapter"] = self.lora.lr
         return {"hidden": lr, **rates}

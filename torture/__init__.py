@@ -1,0 +1,1 @@
+"""The guarantees as figures: `python -m torture ID --seed S [--full]`."""
