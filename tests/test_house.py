@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 import ciyuan
+from torture.x3_source import HARMLESS, PLANTED, dangers
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "src/ciyuan").rglob("*.py"))
@@ -118,7 +119,7 @@ def test_the_constraints_pin_every_requirement_within_its_range():
 # The source
 
 
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "llama_cpp": "llama-cpp-python", "lm_eval": "lm-eval"}
 """Where a distribution's name is not its module's."""
 
 
@@ -155,63 +156,18 @@ def test_every_declared_library_is_imported():
     assert needs - {DISTRIBUTIONS.get(module, module) for module in used} == set()
 
 
-FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
-FORBIDDEN_NAMES = {"eval", "exec", "__import__", "compile"}
-FORBIDDEN_CALLS = {"torch.load", "torch.save", "torch.jit.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load",
-                   "os.system", "os.popen", "numpy.fromregex"}  # fmt: skip
-
-
-def dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def dangers(source: str) -> list[str]:
-    """What could run code found in a file, as `line: what`."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            found += [f"{node.lineno}: import {name}" for name in names if name.partition(".")[0] in FORBIDDEN_MODULES]
-        if isinstance(node, ast.Constant) and node.value == "0.0.0.0":
-            found.append(f"{node.lineno}: 0.0.0.0")
-        if not isinstance(node, ast.Call):
-            continue
-        name = dotted(node.func)
-        if name in FORBIDDEN_NAMES or name in FORBIDDEN_CALLS or name.endswith((".extractall", ".extract")):
-            found.append(f"{node.lineno}: {name}")
-        for keyword in node.keywords:
-            value = keyword.value.value if isinstance(keyword.value, ast.Constant) else ...
-            if keyword.arg in ("shell", "trust_remote_code", "allow_pickle") and value is not False:
-                found.append(f"{node.lineno}: {keyword.arg}")
-        if name.endswith(("np.load", "numpy.load")) and not any(k.arg == "allow_pickle" for k in node.keywords):
-            found.append(f"{node.lineno}: {name} without allow_pickle=False")
-    return found
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src")))
 def test_no_source_can_run_code_from_data(path: Path):
     assert dangers(path.read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import pickle", "from pickle import loads", "torch.load(x)", "torch.load(x, weights_only=True)", "yaml.load(x)", "eval(x)",
-        "exec(x)", "run(x, shell=True)", "run(x, shell=y)", "tar.extractall()", "host = '0.0.0.0'", "np.load(x)",
-        "AutoModel.from_pretrained(x, trust_remote_code=True)", "os.system(x)",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("source", PLANTED)
 def test_the_source_gate_catches_what_it_is_for(source: str):
     assert dangers(source)
 
 
 def test_the_source_gate_lets_the_rest_pass():
-    assert (
-        dangers("model.eval(); re.compile(x); yaml.safe_load(x); run(x, shell=False); np.load(x, allow_pickle=False)")
-        == []
-    )
+    assert dangers(HARMLESS) == []
 
 
 # What is installed

@@ -12,7 +12,7 @@ from torch import Tensor
 from ciyuan.batch import Layout, Stream
 from ciyuan.config import Sheet, build
 from ciyuan.errors import ModelFolderError, UserError
-from ciyuan.interop import load_model_folder
+from ciyuan.interop import load_adapter, load_model_folder
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.transformer import Transformer
 from ciyuan.text import Tokenizer
@@ -26,24 +26,65 @@ Kind = TypeVar("Kind", str, int)
 Ids = Tensor | Sequence[Sequence[int]]
 
 
-def load(folder: str | Path, *, threads: int | None = None, device: str = "cpu") -> Model:
+def load(
+    folder: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    adapters: Mapping[str, str | Path] | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> Model:
     """The model in a folder, ready to be put to work. Nothing is fetched from a network.
 
-    Raises ModelFolderError where the folder is missing, incomplete or damaged.
+    adapter: the folder of a low-rank adapter to use with it. adapters: several, by a name for each; `use` gives the model with one
+    of them. All share the memory of the one base.
+    Raises ModelFolderError where a folder is missing, incomplete, damaged or, of an adapter, of another base.
     """
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_model_folder(Path(folder))
-    return Model(loaded.model.to(device).eval(), loaded.tokenizer, loaded.info, folder=Path(folder))
+    loaded.model.to(device)
+    if adapter is not None and adapters is not None:
+        raise UserError("adapter and adapters are both given", fix="give one of the two")
+    if adapter is not None:
+        used = load_adapter(Path(adapter), loaded)
+        return Model(used.model.to(device).eval(), used.tokenizer, used.info, folder=Path(adapter))
+    beside = {}
+    for name, path in (adapters or {}).items():
+        used = load_adapter(Path(path), loaded)
+        beside[name] = Model(used.model.to(device).eval(), used.tokenizer, used.info, folder=Path(path))
+    return Model(loaded.model.eval(), loaded.tokenizer, loaded.info, folder=Path(folder), adapters=beside)
 
 
 class Model:
     """A model, its tokeniser and what is known of it."""
 
     def __init__(
-        self, transformer: Transformer, tokenizer: Tokenizer, info: Mapping[str, Any], *, folder: Path | None = None
+        self,
+        transformer: Transformer,
+        tokenizer: Tokenizer,
+        info: Mapping[str, Any],
+        *,
+        folder: Path | None = None,
+        adapters: Mapping[str, Model] | None = None,
     ) -> None:
         self.transformer, self.tokenizer, self.info, self.folder = transformer, tokenizer, info, folder
+        self._adapters = dict(adapters or {})
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that were loaded beside the model."""
+        return tuple(self._adapters)
+
+    def use(self, name: str) -> Model:
+        """The model with one of its adapters: every verb works on it, and this one stays as it is."""
+        if name not in self._adapters:
+            raise UserError(
+                f"there is no adapter {name!r}", where=self.folder,
+                allowed=f"loaded: {', '.join(self._adapters)}" if self._adapters else "none is loaded",
+                fix=None if self._adapters else "name them: ciyuan.load(folder, adapters={name: folder})",
+            )  # fmt: skip
+        return self._adapters[name]
 
     @property
     def config(self) -> ModelConfig:

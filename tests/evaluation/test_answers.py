@@ -94,6 +94,29 @@ def test_chinese_by_hand(prediction, reference, exact, f1):
     )
 
 
+@pytest.mark.parametrize(
+    ("language", "prediction", "references", "exact", "f1"),
+    [  # the figures are what SQuAD's evaluate-v2.0.py and CMRC's cmrc2018_evaluate.py print for these answers
+        ("en", "The Denver Broncos!", ["Denver Broncos", "the Denver Broncos", "Broncos"], 1, 1.0),
+        ("en", "in 1976", ["1976"], 0, 0.666667),
+        ("en", "half open interval", ["a half-open interval"], 0, 0.4),
+        ("en", "the", ["The"], 1, 1.0),
+        ("en", "", ["the", "a cat"], 0, 0.0),
+        ("en", "Bernadette of the Soubirous family", ["Saint Bernadette Soubirous"], 0, 0.571429),
+        ("en", "no", [], 0, 0.0),
+        ("zh", "跑跑卡丁车与泡泡堂", ["《跑跑卡丁车》与《泡泡堂》"], 1, 1.0),
+        ("zh", "于2010年11月初", ["2010年11月", "2010年"], 0, 0.8),
+        ("zh", "面积46,600m²", ["46,600m²"], 0, 0.5),
+        ("zh", "建筑师Henry Walsh设计", ["Henry Walsh"], 0, 0.444444),
+        ("zh", "铭为恒次，刀", ["刀铭为「恒次」"], 0, 0.8),
+        ("zh", "Nexon韩国", ["韩国Nexon"], 0, 0.666667),
+    ],
+)
+def test_scores_are_those_of_the_published_scripts(language, prediction, references, exact, f1):
+    scores = evaluate_answers([prediction], [references], language=language).metrics
+    assert (scores["exact_match"], scores["f1"]) == (100 * exact, pytest.approx(100 * f1, abs=1e-4))
+
+
 def test_the_best_reference_counts():
     scores = evaluate_answers(["Denver Broncos", "nothing"], [["Broncos", "the Denver Broncos"], ["gold"]])
     assert scores.metrics == {"f1": 50, "exact_match": 50}

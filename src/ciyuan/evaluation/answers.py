@@ -22,8 +22,11 @@ Overlap = Callable[[str, str], float]
 
 @dataclass(frozen=True)
 class Rules:
-    """How two answers are compared. exact: 0 or 1; overlap: 0 … 1; signature: what others need to repeat the scores."""
+    """How two answers are compared. is_answer: whether a reference says anything; exact: 0 or 1; overlap: 0 … 1; signature: what
+    others need to repeat the scores.
+    """
 
+    is_answer: Callable[[str], bool]
     exact: Overlap
     overlap: Overlap
     signature: str
@@ -47,7 +50,7 @@ def evaluate_answers(
     if not predictions:
         raise UserError("nothing to score", fix="give at least one question with its answers")
     rules = RULES[_kind(language, references)]
-    golds = [[text for text in some if text.strip()] or [""] for some in references]
+    golds = [[text for text in some if rules.is_answer(text)] or [""] for some in references]
     pairs = list(zip(predictions, golds, strict=True))
     exact = [max(rules.exact(text, gold) for gold in some) for text, some in pairs]
     overlap = [max(rules.overlap(text, gold) for gold in some) for text, some in pairs]
@@ -119,7 +122,7 @@ def cmrc_units(text: str) -> list[str]:
     return units
 
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)+|\w+(?:['.]\w+)*|[^\w\s]")
+_WORD = re.compile(r"\w+(?:,\d\w*|['.]\w+)*|[^\w\s]")
 
 
 def _is_chinese(letter: str) -> bool:
@@ -161,11 +164,13 @@ def _f1(shared: int, n_mine: int, n_theirs: int) -> float:
 
 RULES = {
     "words": Rules(
+        lambda text: bool(squad_words(text)),
         _squad_exact,
         _squad_overlap,
         "SQuAD 2.0|unit:word|case:lower|punctuation:removed|articles:removed|references:best",
     ),
     "characters": Rules(
+        lambda text: bool(text.strip()),
         _cmrc_exact,
         _cmrc_overlap,
         "CMRC 2018|unit:character|case:lower|punctuation:removed|overlap:longest run|references:best",
