@@ -23,16 +23,16 @@ from ciyuan.training.monitor import RunLog
 from torture.harness import Case, Tally, replaced
 from torture.workload import ABANDONED, Sitting, difference, launch, remains, wait
 
-FORMS = ("recipe", "1", "2")
+FORMS = ("1", "recipe", "2")
 
 
 def run(tally: Tally) -> None:
     straight: dict[str, Straight] = {}
-    for case in tally.cases(tally.size(fast=5, full=200)):
+    for case in tally.cases(tally.size(fast=4, full=200)):
         form = FORMS[case.number % 3] if tally.mutant is None else "1"
         if form not in straight:
             straight[form] = _left_alone(tally.scratch / f"straight-{form}", form)
-        often = (20 if tally.full else 5) if case.number % 10 == 4 else 1
+        often = (20 if tally.full else 5) if case.number % 10 == 3 else 1
         _one(tally, case, form, often, straight[form])
 
 

@@ -27,7 +27,7 @@ from torture.workload import Sitting, difference, processes, remains, sit, wait
 
 PHASES = ("preparation", "step", "accumulation", "evaluation", "save", "export", "second")
 """Where the signal comes: while the data is prepared, in a step's first or second batch, … and a second one after the first."""
-ONCE = ("preparation", "export")
+ONCE = ("preparation", "export", "evaluation")
 """What a run may do once only: how often a new best model is written, the scores say."""
 TORCHRUN_SECONDS = 25.0
 """torchrun sends SIGKILL thirty seconds after SIGTERM."""

@@ -32,7 +32,14 @@ class UserError(CiyuanError, ValueError):
             lines = [f"{head}; {fix}"]
         else:
             lines = [head, *(line for line in (allowed, fix) if line)]
-        super().__init__("\n".join(" ".join(line.split()) for line in lines[:3]))
+        super().__init__("\n".join(_seen(" ".join(line.split())) for line in lines[:3]))
+
+
+def _seen(text: str) -> str:
+    """Control characters, which names from files may hold, spelt out."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in text
+    )
 
 
 class RecipeError(UserError):

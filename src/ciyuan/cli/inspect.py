@@ -92,7 +92,9 @@ def _write_page(loaded: Loaded, model: str, text: str, path: str, *, target: str
         look(loaded.model, loaded.tokenizer, text, target=target, k=top), name=Path(model).name or model,
         facts=inspection.as_facts(facts),
     )  # fmt: skip
+    if path == "-":
+        answer(page)
+        return
     with open_output(path) as file:
         file.write(page)
-    if path != "-":
-        say(f"{path}: open it in a browser")
+    say(f"{path}: open it in a browser")

@@ -74,7 +74,9 @@ class Alignment:
 
     def conclude(self) -> Iterator[Finding]:
         self._end_file()
-        yield from self.stretches
+        for one in self.stretches:  # within a long stretch a short one may fit yet another line by chance
+            if not any(other is not one and _holds(other, one) for other in self.stretches):
+                yield one
 
     def _weigh(self, middle: int) -> None:
         record, _, target = self.pairs[middle]
@@ -131,6 +133,13 @@ class Alignment:
             both = source.anchors and target.anchors
             fit -= 4.0 * (1 - shared / len(either)) if both else 1.5
         return fit - (0.7 if source.end != target.end else 0.0)
+
+
+def _holds(outer: Finding, inner: Finding) -> bool:
+    ends = outer.last or outer.line, inner.last or inner.line
+    return (
+        outer.file == inner.file and outer.line <= inner.line <= ends[0] and ends[0] - outer.line > ends[1] - inner.line
+    )
 
 
 def _side(text: str) -> _Side:

@@ -56,10 +56,10 @@ def lines(examined: Examination, *, every: bool = False, fixed: Mapping[str, int
     yield []
     yield list(_summary(examined))
     if fixed is not None:
-        yield [
-            ("written: ", None),
-            (", ".join(f"{n:,} {what}" for what, n in done(fixed).items()) or "nothing had to be changed", None),
-        ]
+        yield []
+        yield [("the cleaned copy is written", "good"), ("" if fixed else ": nothing had to be changed", None)]
+        for what, n in done(fixed).items():
+            yield [(f"  {n:>7,}  {what}", None)]
 
 
 def done(fixed: Mapping[str, int]) -> dict[str, int]:

@@ -59,7 +59,7 @@ def _of_file(path: Path) -> Source:
         from ciyuan.interop.gguf import read_gguf
 
         loaded = read_gguf(path)
-        kinds = loaded.info.get("kinds")
+        kinds = sorted(set(loaded.info.get("kinds", ())) - {"F32"})
         notes = (*loaded.notes, f"numbers stored as {' and '.join(kinds)} are kept as F32") if kinds else loaded.notes
         loaded = Loaded(loaded.model, loaded.tokenizer, {}, loaded.origin or "GGUF", notes)
         return Source(loaded, {"source": path.name, "format": "gguf", "sha256": {path.name: _sha256(path)}})

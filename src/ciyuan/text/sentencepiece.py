@@ -85,7 +85,9 @@ def _checked(raw: bytes) -> SentencePieceModel:
     spelt = _settings(normalizer, {2: BYTES, 3: VARINT, 4: VARINT, 5: VARINT})
     algorithm = learnt.get(3, 1)
     if algorithm not in ALGORITHMS:
-        raise TokenizerError(f"the model's algorithm is number {algorithm!r}", allowed="1, Unigram, and 2, BPE, are read")
+        raise TokenizerError(
+            f"the model's algorithm is number {algorithm!r}", allowed="1, Unigram, and 2, BPE, are read"
+        )
     if learnt.get(24, 0):
         raise TokenizerError("treat_whitespace_as_suffix is set", allowed="pieces that begin with their space are read")
     if _settings(denormalizer, {2: BYTES}).get(2):
