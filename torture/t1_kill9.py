@@ -58,12 +58,12 @@ def _one(tally: Tally, case: Case, form: str, often: int, wanted: Straight) -> N
     aimed = case.number // 3 % 2 == 0
     for _ in range(60 + often):
         sure = kills >= often
-        reach = wanted.calls if often == 1 else wanted.calls // 3
+        reach = wanted.calls if often == 1 else wanted.calls // 6  # some get to the end of a save, most do not
         fatal = draw.randrange(1, reach) if aimed and not sure else 0
         sitting = Sitting(case.folder / "run", form, fatal=fatal, mutant=tally.mutant)
         started = launch(sitting, MUTANTS)
         if not sure and not aimed:
-            _kill_somewhere(started, draw, draw.random() * wanted.seconds / (1 if often == 1 else 2))
+            _kill_somewhere(started, draw, draw.random() * wanted.seconds / (1 if often == 1 else 4))
         codes = wait(started)
         if not any(codes):
             break

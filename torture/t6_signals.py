@@ -60,7 +60,8 @@ def run(tally: Tally) -> None:
             assert not any(codes), codes
             straight[form] = remains(folder / "run")
         number = case.draw.choice([signal.SIGTERM, signal.SIGINT])
-        plan = Plan(phase, number, case.draw.randint(1, 1 if phase in ONCE else 3), rank=int(form == "2"))
+        rank = int(form == "2" and phase != "save")  # it is rank 0 that saves
+        plan = Plan(phase, number, case.draw.randint(1, 1 if phase in ONCE else 3), rank)
         _one(tally, case, Sitting(case.folder / "run", form, mutant=tally.mutant), plan, straight[form])
     if tally.mutant is None:
         for case in tally.cases(tally.size(fast=0, full=6), start=n):

@@ -15,6 +15,7 @@ from ciyuan.export.formats import FORMATS, Format
 from ciyuan.interop import save_model_folder
 from ciyuan.interop.huggingface import Loaded
 from ciyuan.interop.writers import Written
+from ciyuan.model import Transformer, initialise
 from tests.interop.folders import config, model, tokenizer_for
 
 
@@ -27,6 +28,19 @@ def saved(folder: Path, preset: str, **changes: object) -> Path:
             if ".blocks." in name and parameter.ndim == 2:
                 parameter.mul_(3)
     save_model_folder(folder, made, tokens, {"task": None}, "# A card\n")
+    return folder
+
+
+def saved_calm(folder: Path, preset: str, **changes: object) -> Path:
+    """A model as it is before training, its matrices somewhat larger: nothing in it makes much of a small change of its weights."""
+    tokens = tokenizer_for(preset)
+    made = Transformer(config(preset, tokens, **changes))
+    initialise(made, scheme="normal", seed=0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(2.5)
+    save_model_folder(folder, made.eval(), tokens, {"task": None}, "# A card\n")
     return folder
 
 

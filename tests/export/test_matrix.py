@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ciyuan.export import FORMATS, export
-from tests.export.models import saved
+from tests.export.models import saved, saved_calm
 from tests.interop.folders import PRESETS
 
 CARRIED = {
@@ -47,7 +47,7 @@ def test_every_preset_answers_nearly_alike_in_fewer_bits(
     target: str, quantisation: str, preset: str, tmp_path: Path
 ) -> None:
     changes = WIDE | ({"n_kv_heads": 2, "d_head": 32} if preset == "modern-decoder" else {})
-    source = saved(tmp_path / "model", preset, **changes)
+    source = saved_calm(tmp_path / "model", preset, **changes)
     report = export(source, tmp_path / "out", format=target, quantize=quantisation).report
     assert report["verdict"] == "proven"
     print(target, quantisation, preset, {name: facts.get("relative") for name, facts in report["compared"].items()})
