@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from understanding import BATCHES, ROOT, publish, split, train
+from understanding import ROOT, publish, split, train
 
 NOVEL = ROOT / "examples/data/sanguo.zh.txt.xz"
 DECODER = (
@@ -30,8 +30,10 @@ DECODER = (
 )  # fmt: skip
 ENCODER = (
     "model.preset=bert-2018", "model.d_model=128", "model.n_layers=4", "model.n_heads=4", "model.d_ff=384", "model.dropout=0",
-    "model.attention_dropout=0", "tokenizer.vocab_size=4000", "objective.next_sentence=true", *BATCHES,
+    "model.attention_dropout=0", "tokenizer.vocab_size=4000", "objective.next_sentence=true", "training.batch_tokens=2048",
+    "training.lr=0.003", "training.embedding_lr=0.002", "training.head_lr=0.001", "training.other_lr=0.002", "training.warmup=0.1",
 )  # fmt: skip
+"""BERT's norms come after the sum, and at Muon's usual rate of 0.02 it learns nothing but how frequent tokens are."""
 PROMPTS = ("却说曹操", "次日，玄德", "孔明笑曰：")
 
 
