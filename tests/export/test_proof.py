@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ciyuan.export.probe import build_probe, our_outputs, our_text
+from ciyuan.export.probe import build_probe, next_logits, our_outputs, our_text
 from ciyuan.export.proof import Proof, Tolerance, prove
 from ciyuan.interop.runners.process import Answers
 from ciyuan.model import Transformer
@@ -95,6 +95,21 @@ def test_another_greedy_token_is_a_difference_but_for_a_tie() -> None:
     tied = judged(ours, tokens, values, arrays, most=100.0)
     assert tied.holds
     assert len(tied.compared["greedy text"]["ties"]) == 1
+
+
+@pytest.mark.parametrize(("rows", "holds"), [(0, True), (1, True), (2, False), (-1, False)])
+def test_the_logits_along_a_written_text_may_have_those_of_its_end(rows: int, holds: bool) -> None:
+    tokens = tokenizer_for("modern-seq2seq")
+    ours = model(config("modern-seq2seq", tokens))
+    values, _ = answers(ours, tokens)
+    probe = build_probe(ours, tokens)
+    arrays = {}
+    for i, (prompt, written) in enumerate(zip(probe.prompts, values["greedy"], strict=True)):
+        logits = next_logits(ours, prompt, written)  # one row more than tokens
+        logits = np.concatenate([logits, logits[-1:]])
+        arrays[f"written_logits.{i}"] = logits[: len(written) + rows]
+    proof = prove(ours, tokens, probe, Answers(values, arrays), outputs=["written_logits"], tolerance=Tolerance(1e-4))
+    assert proof.holds == holds
 
 
 def test_text_that_reads_otherwise_there_is_a_difference() -> None:

@@ -61,9 +61,12 @@ def prove(
     comparison.ids()
     ours = our_outputs(model, probe, outputs)
     if "written_logits" in outputs:
+        steps = [len(theirs.arrays.get(f"written_logits.{i}", ())) for i in range(len(probe.prompts))]
         ours["written_logits"] = [
-            next_logits(model, prompt, ids)[: len(ids)]
-            for prompt, ids in zip(probe.prompts, comparison.written, strict=True)
+            next_logits(model, prompt, ids)[
+                : max(len(ids), n_steps)
+            ]  # those that chose EOS may be among theirs, or not
+            for prompt, ids, n_steps in zip(probe.prompts, comparison.written, steps, strict=True)
         ]
     spreads = [comparison.numbers(name, ours[name]) for name in outputs]
     comparison.text(room=2 * tolerance.most * max(spreads))
