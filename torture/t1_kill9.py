@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import torch
 from ciyuan.training.loop import Training
 from ciyuan.training.monitor import RunLog
 from torture.harness import Case, Tally, replaced
-from torture.workload import ABANDONED, Sitting, difference, launch, remains, wait
+from torture.workload import ABANDONED, Sitting, difference, launch, processes, remains, wait
 
 FORMS = ("1", "recipe", "2")
 
@@ -47,6 +48,11 @@ class Straight:
 
 def _left_alone(folder: Path, form: str) -> Straight:
     folder.mkdir()
+    warm = processes.Process(
+        target=abs, args=(0,)
+    )  # so that the time is that of the run, not of the first process's imports
+    warm.start()
+    warm.join()
     began = time.monotonic()
     codes = wait(launch(Sitting(folder / "run", form), MUTANTS))
     assert not any(codes), f"the run left alone ended with {codes}: {folder}"
@@ -54,17 +60,21 @@ def _left_alone(folder: Path, form: str) -> Straight:
 
 
 def _one(tally: Tally, case: Case, form: str, often: int, wanted: Straight) -> None:
-    draw, kills = case.draw, 0
+    draw, kills, haste = case.draw, 0, 1.0
     aimed = case.number // 3 % 2 == 0
-    for _ in range(60 + often):
+    for _ in range(60 + often):  # sittings
         sure = kills >= often
-        reach = wanted.calls if often == 1 else wanted.calls // 6  # some get to the end of a save, most do not
+        reach = wanted.calls if often == 1 else wanted.calls // 8  # few get to the end of a save
         fatal = draw.randrange(1, reach) if aimed and not sure else 0
         sitting = Sitting(case.folder / "run", form, fatal=fatal, mutant=tally.mutant)
         started = launch(sitting, MUTANTS)
         if not sure and not aimed:
-            _kill_somewhere(started, draw, draw.random() * wanted.seconds / (1 if often == 1 else 4))
+            _kill_somewhere(started, draw, draw.random() * haste * wanted.seconds / (1 if often == 1 else 6))
         codes = wait(started)
+        if not any(codes) and kills == 0:  # it was over before the kill came: that proves nothing
+            shutil.rmtree(sitting.folder)
+            haste *= 0.7
+            continue
         if not any(codes):
             break
         if any(code not in (0, -9, ABANDONED) for code in codes):
@@ -75,7 +85,8 @@ def _one(tally: Tally, case: Case, form: str, often: int, wanted: Straight) -> N
     else:
         tally.fail(case, f"{form}: never came to its end")
         return
-    tally.see(f"kills in one run, {form}", kills)
+    tally.see(f"most kills in one run, {form}", kills)
+    tally.worst["kills in all"] = tally.worst.get("kills in all", 0) + kills
     if (found := difference(wanted.remains, remains(case.folder / "run"))) is not None:
         tally.fail(case, f"{form}, {kills} kills: another {found}")
 

@@ -109,8 +109,8 @@ def record(root: Path, keep: int) -> list[Op]:
 
     real_mkdtemp, real_open, real_rmtree, rename = tempfile.mkdtemp, Path.open, shutil.rmtree, Path.rename
     with (
-        replaced(checkpoint.tempfile, "mkdtemp", mkdtemp), replaced(os, "fsync", fsync), replaced(Path, "open", opened),
-        replaced(Path, "rename", noting("rename", rename)), replaced(checkpoint.shutil, "rmtree", rmtree),
+        replaced(tempfile, "mkdtemp", mkdtemp), replaced(os, "fsync", fsync), replaced(Path, "open", opened),
+        replaced(Path, "rename", noting("rename", rename)), replaced(shutil, "rmtree", rmtree),
     ):  # fmt: skip
         checkpoint.Checkpoints(folder, keep=keep).save(AFTER, contents(AFTER), numbers(AFTER))
     return ops
@@ -284,7 +284,7 @@ def _old_one_removed_first() -> Iterator[None]:
 
     def hasty(self: checkpoint.Checkpoints, *arguments: Any) -> Path:
         for folder in self.folders():
-            checkpoint.shutil.rmtree(folder)
+            shutil.rmtree(folder)
         return real(self, *arguments)
 
     with replaced(checkpoint.Checkpoints, "save", hasty):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ciyuan.errors import DiskError
+from ciyuan.interop.tensors import write_tensors
 from ciyuan.training import checkpoint
 from torture.harness import Case, Tally, replaced
 from torture.saves import contents, is_right, newest, numbers, save
@@ -115,7 +116,7 @@ def _in_place() -> Iterator[None]:
         folder = self.folders()[-1]
         for name, group in tensors.items():
             with (folder / f"{name}.safetensors").open("wb") as file:
-                checkpoint.write_tensors(file, group)
+                write_tensors(file, group)
         return folder
 
     with replaced(checkpoint.Checkpoints, "save", overwrite):

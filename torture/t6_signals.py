@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ciyuan.data import prepare
 from ciyuan.errors import Stopped
 from ciyuan.objectives import Seq2Seq
 from ciyuan.recipe import running
@@ -171,7 +172,7 @@ def _signalling(sitting: Sitting, plan: Plan) -> Iterator[None]:
 
     places: list[tuple[Any, str, Any]] = [(loop.Training, "__init__", kept(loop.Training.__init__))]
     if plan.phase == "preparation":
-        places.append((running, "prepare", first(running.prepare)))
+        places.append((running, "prepare", first(prepare)))
     if plan.phase in ("step", "accumulation", "second"):
         places.append((Seq2Seq, "loss", loss(Seq2Seq.loss)))
     if plan.phase == "save":

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def run(tally: Tally) -> None:
             with broken(MUTANTS, tally.mutant):
                 _sit(plan, 0)
         else:
-            started = [processes.Process(target=_sit, args=(plan, rank)) for rank in range(world)]
+            started: list[BaseProcess] = [processes.Process(target=_sit, args=(plan, rank)) for rank in range(world)]
             for process in started:
                 process.start()
             codes = wait(started)

@@ -165,7 +165,7 @@ def train_ranks(sitting: Sitting, rank: int, world: int, **more: Any) -> Any:
     resume = (folder / ".lock").exists()
     joined = more.pop("joined", world == 1)
     if not joined:
-        store = dist.FileStore(str(folder.parent / f"{folder.name}.meet"), world)
+        store = dist.FileStore(str(folder.parent / f"{folder.name}.meet"), world)  # type: ignore[attr-defined]  # its stub hides it
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     model = more.pop("model", None) or build(seed=rank)  # rank 0's weights are everyone's
     asked = more.pop("objective", None) or objective()
@@ -204,7 +204,7 @@ def launch(sitting: Sitting, mutants: Any) -> list[BaseProcess]:
     """Start a sitting's process, or one for each of its ranks."""
     ranks = 1 if sitting.form == "recipe" else int(sitting.form)
     (sitting.folder.parent / f"{sitting.folder.name}.meet").unlink(missing_ok=True)
-    started = [processes.Process(target=sit, args=(sitting, mutants, rank)) for rank in range(ranks)]
+    started: list[BaseProcess] = [processes.Process(target=sit, args=(sitting, mutants, rank)) for rank in range(ranks)]
     for process in started:
         process.start()
     return started
