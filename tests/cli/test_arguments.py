@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,22 @@ def test_control_characters_of_names_do_not_reach_the_terminal(call: Call) -> No
     assert found.code == 2
     assert "\x1b" not in found.err
     assert "\\x1b[31mred" in found.err
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_waiting_threads_leave_a_laptops_cores_to_others_unless_the_user_decided(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], spins: str | None
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert main(["recipes"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
 words = st.one_of(
