@@ -20,7 +20,7 @@ class Context:
 
     languages: by role, as codes such as zh-CN; a role of no known language is not in it. dev: the examples to measure on.
     sample: some of the first examples.
-    reread: the records at these places, counted from 0, upwards and without repetition.
+    reread: the records at these places, counted from 0, upwards and without repetition. near: whether to look for near repetitions.
     """
 
     corpus: Corpus
@@ -30,6 +30,7 @@ class Context:
     sample: Sequence[Record] = ()
     tokenizer: Tokenizer | None = None
     max_length: int = 256
+    near: bool = True
 
     @property
     def shape(self) -> Shape:

@@ -25,7 +25,7 @@ CHUNK = 2048
 
 Bands = NDArray[np.uint32]
 _GAPS = re.compile(r"[\W_]+")
-_HAN = re.compile("[\u3400-\u9fff]")
+_HAN = 0x3400, 0x9FFF
 _DRAW = np.random.default_rng(20230)
 _FACTORS = _DRAW.integers(1, 2**63, BANDS * ROWS, dtype=np.uint64) | np.uint64(1)
 _ADDENDS = _DRAW.integers(0, 2**63, BANDS * ROWS, dtype=np.uint64)
@@ -42,7 +42,9 @@ def plain(text: str) -> str:
     if text.isascii():
         return _GAPS.sub("", text.casefold())
     text = _GAPS.sub("", unicodedata.normalize("NFKC", text).casefold())
-    return _HAN.sub(r"\g<0>\g<0>", text)
+    letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    is_han = (letters >= _HAN[0]) & (letters <= _HAN[1])
+    return np.repeat(letters, 1 + is_han).tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def bands_of(texts: Sequence[str]) -> Bands:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ciyuan.data.checks import Corpus
@@ -19,6 +19,8 @@ MOST = 2000
 """Examples that are looked at, taken evenly from the whole."""
 MOST_COMPARED = 100_000
 """Examples that are compared with dev."""
+MOST_CHARACTERS = 1_000_000
+"""Of the examples that are looked at; ten times as many of those that are compared with dev."""
 NO_DOUBT = 40.0
 """Nats by which a stretch of pairs must fit another line better to be refused."""
 NOTABLE = 0.02
@@ -41,7 +43,7 @@ def look_before_training(corpus: Corpus, *, most: int = MOST) -> Remarks:
     """What the doctor would say about the examples that will be learnt from. Raises DataError where pairs have slipped."""
     refuse_slips(corpus)
     n = int((corpus.verdicts.codes == 0).sum())
-    sample = list(itertools.islice(corpus.train(), 0, None, max(1, n // most)))
+    sample = list(_up_to(MOST_CHARACTERS, itertools.islice(corpus.train(), 0, None, max(1, n // most))))
     groups = [group for group in Findings(_findings(corpus, sample)).groups() if KINDS[group.kind].severity != "note"]
     groups.sort(key=lambda group: -group.count)
     messages, warnings = [], []
@@ -58,11 +60,22 @@ def look_before_training(corpus: Corpus, *, most: int = MOST) -> Remarks:
             warnings.append(
                 f"{share:.1%} of the examples looked at: {kind.title[0]} ({group.places[0].where}); {kind.advice[0]}"
             )
-    near = near_leaks(corpus, itertools.islice(corpus.train(), MOST_COMPARED), corpus.dev)
+    compared = _up_to(10 * MOST_CHARACTERS, itertools.islice(corpus.train(), MOST_COMPARED))
+    near = near_leaks(corpus, compared, corpus.dev)
     if near:
         line = f"{len(near):,} train examples are {KINDS['near-leak'].title[0]}, first {near[0].where}"
         (warnings if len(near) > NOTABLE * n else messages).append(line)
     return Remarks(tuple(messages), tuple(warnings))
+
+
+def _up_to(most: int, records: Iterable[Record]) -> Iterator[Record]:
+    """Records until they hold so many characters; at least one."""
+    characters = 0
+    for record in records:
+        yield record
+        characters += sum(map(len, record.fields.values()))
+        if characters > most:
+            return
 
 
 def refuse_slips(corpus: Corpus) -> None:
@@ -81,7 +94,7 @@ def _findings(corpus: Corpus, sample: Sequence[Record]) -> Iterator[Finding]:
     def reread(places: Places) -> Iterator[tuple[int, Record]]:
         return ((place, sample[place]) for place in places)
 
-    context = Context(corpus, languages_of(corpus, sample), reread, sample=sample)
+    context = Context(corpus, languages_of(corpus, sample), reread, sample=sample, near=False)  # near repetitions are but noted
     checks = checks_for(context)
     for record in sample:
         for check in checks:

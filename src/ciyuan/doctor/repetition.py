@@ -36,6 +36,8 @@ class Repetition:
         key = self.context.corpus.key_of(record)
         self.keys.append(_hash(key) if all(key) else 0)
         self.wholes.append(_hash(texts) if all(texts[: len(key)]) else 0)
+        if not self.context.near:
+            return ()
         self.near.append(_joined(_own_texts(record)))
         if self.near_keys is not self.near and self.dev:
             self.near_keys.append(_joined(key))
