@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ciyuan.batch import Layout, Stream
+from ciyuan.data.examples import give_way
 from ciyuan.errors import UserError
 from ciyuan.evaluation import evaluate_classifier, evaluate_labels
 from ciyuan.prediction import classify
@@ -82,6 +83,20 @@ def test_a_long_text_is_cut_and_that_is_said():
     assert cut.probabilities == pytest.approx(same.probabilities, abs=1e-12)
     (pair,) = classify(model, tokenizer, ["c" * 50], labels=LABELS, second=["s" * 9])
     assert pair.truncated
+
+
+def test_a_long_pair_is_cut_as_it_was_in_training():
+    """Together they may be as long as one text, and the longer gives way."""
+    model, tokenizer = made()
+    texts, room = ("cat sat cat", "cat"), 7
+    sides = [tokenizer.encode(text) for text in texts]
+    sizes = give_way([len(side) for side in sides], room)
+    assert sum(map(len, sides)) > room == sum(sizes)
+    first, second = (tokenizer.decode(side[:size]) for side, size in zip(sides, sizes))
+    (cut,) = classify(model, tokenizer, [texts[0]], labels=LABELS, second=[texts[1]], max_length=room)
+    (same,) = classify(model, tokenizer, [first], labels=LABELS, second=[second])
+    assert cut.truncated and not same.truncated
+    assert cut.probabilities == pytest.approx(same.probabilities, abs=1e-12)
 
 
 def test_labels_that_are_not_the_models_are_refused():

@@ -156,11 +156,24 @@ def _labelled(records: Iterable[Record], making: Making) -> Iterator[Made]:
     roles = [role for role in making.corpus.columns.roles if role != "label"]
     for record, sides in _sides(records, roles, making):
         sizes = [len(side) for side in sides]
-        while sum(sizes) > making.max_length and making.truncates:
-            sizes[sizes.index(max(sizes))] -= min(sum(sizes) - making.max_length, max(1, 2 * max(sizes) - sum(sizes)))
+        if making.truncates:
+            sizes = give_way(sizes, making.max_length)
         made = _fitted(sides, making.max_length, making, sizes if len(sides) > 1 else None)
         label = [making.labels[name] for name in labels_of(record, making.corpus)]
         yield Made([[*made, label]], truncated=made != sides) if isinstance(made, list) else made
+
+
+def give_way(sizes: Sequence[int], room: int) -> list[int]:
+    """How much of each of one text or two is read where together they have `room`: the longer gives way, its end first.
+
+    >>> give_way([50, 7], 40), give_way([50, 30], 40), give_way([4, 5], 40)
+    ([33, 7], [20, 20], [4, 5])
+    """
+    kept = list(sizes)
+    while (over := sum(kept) - room) > 0:
+        longest = max(kept)
+        kept[kept.index(longest)] -= min(over, max(1, 2 * longest - sum(kept)))
+    return kept
 
 
 def _sides(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ciyuan.batch import Batch
+from ciyuan.data.examples import give_way
 from ciyuan.errors import UserError
 from ciyuan.generation.translation import evaluating
 from ciyuan.model.transformer import Transformer
@@ -41,8 +42,8 @@ def classify(
 ) -> list[Classified]:
     """What each text is, or each pair with `second`, in their order; no answer depends on the other texts.
 
-    labels: by their id. max_length: tokens of a text that the model was trained on; a longer one is cut off there, or where the
-    model's positions end. Raises UserError if the labels are not the model's.
+    labels: by their id. max_length: tokens of a text, or of a pair together, that the model was trained on; what is longer is cut
+    as it was in training, or where the model's positions end. Raises UserError if the labels are not the model's.
     """
     if len(labels) != model.config.n_labels:
         raise UserError(f"{len(labels)} labels for a model of {model.config.n_labels}", allowed="a name for each label")
@@ -60,7 +61,8 @@ def classify(
     room = model.config.max_positions - (head is not None) - (tail is not None) * len(sides)
     read, truncated = [], []
     for whole in zip(*sides, strict=True):
-        kept = cut(whole, max_length or room, room)
+        sizes = give_way([len(side) for side in whole], min(max_length or room, room))
+        kept = [side[:size] for side, size in zip(whole, sizes, strict=True)]
         truncated.append(sum(map(len, kept)) < sum(map(len, whole)))
         read.append(objective.row(*kept))
     rows, types = [row for row, _ in read], [type_ for _, type_ in read]
@@ -76,18 +78,6 @@ def classify(
                     tuple(labels[i] for i in chosen), dict(zip(labels, probabilities, strict=True)), truncated[place]
                 )
     return [found[place] for place in range(len(rows))]
-
-
-def cut(sides: Sequence[Sequence[int]], longest: int, room: int) -> list[Sequence[int]]:
-    """Each side cut off after `longest` tokens, and then the longer ones so far that together they have room.
-
-    >>> cut([[1, 2, 3, 4, 5], [6, 7]], longest=4, room=5)
-    [[1, 2, 3], [6, 7]]
-    """
-    sizes = [min(len(side), longest) for side in sides]
-    while sum(sizes) > room:
-        sizes[sizes.index(max(sizes))] -= 1
-    return [side[:size] for side, size in zip(sides, sizes, strict=True)]
 
 
 def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
