@@ -22,12 +22,13 @@ from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 
 from ciyuan.batch import Layout, Stream
 from ciyuan.errors import DiskError, ModelFolderError, UserError
-from ciyuan.interop import Loaded, load_model_folder, save_model_folder
+from ciyuan.interop import Loaded, load_model_folder, save_model_folder, stop_ids
 from ciyuan.interop.gguf import DTYPES, read_gguf, write_gguf
 from ciyuan.interop.gguf.cuts import CUTS
 from ciyuan.interop.gguf.kinds import KINDS
 from ciyuan.model import ModelConfig, Transformer
 from ciyuan.text import SpecialTokens, Tokenizer, TokenizerSettings, chat
+from ciyuan.text.special import NO_PAD
 from tests.interop import folders
 
 TEXTS = [
@@ -330,15 +331,36 @@ def test_a_text_begins_with_bos_only_where_the_file_says_so(written: Path, tmp_p
     assert loaded.model.config.bos_id is None
 
 
-def test_padding_that_is_another_roles_token_gets_one_that_stands_for_nothing(written: Path, tmp_path: Path) -> None:
+def test_padding_that_is_another_roles_token_is_none_as_in_a_folder(written: Path, tmp_path: Path) -> None:
     def change(found: Changes) -> None:
         found["tokenizer.ggml.padding_token_id"] = found["tokenizer.ggml.eos_token_id"]
 
     before, loaded = read_gguf(written), read_gguf(changed(written, tmp_path / "other.gguf", change))
-    assert loaded.tokenizer.pad_id == loaded.model.config.pad_id == before.tokenizer.pad_id
-    assert loaded.tokenizer.pad_id != loaded.tokenizer.eos_id
-    assert loaded.notes == ("PAD was </s>, another role's token; <pad> stands for padding, and is never written",)
+    assert loaded.tokenizer.special.pad is None
+    end = loaded.tokenizer.pad_id
+    save_model_folder(tmp_path / "folder", loaded.model, loaded.tokenizer, {}, "")
+    (tmp_path / "folder" / "ciyuan.json").unlink()
+    again = load_model_folder(tmp_path / "folder")
+    assert again.notes == loaded.notes == (NO_PAD,)
+    assert again.tokenizer.special == loaded.tokenizer.special
+    for found in (again.model.config, loaded.model.config):
+        assert (found.pad_id, found.bos_id, found.eos_id) == (end, before.tokenizer.bos_id, end)
     assert before.notes == ()
+
+
+def test_the_ends_of_a_turn_and_of_a_message_end_a_text_and_are_kept_in_a_folder(written: Path, tmp_path: Path) -> None:
+    loaded = read_gguf(
+        changed(
+            written,
+            tmp_path / "other.gguf",
+            lambda found: found.update({"tokenizer.ggml.eot_token_id": 7, "tokenizer.ggml.eom_token_id": 9}),
+        )
+    )
+    end = loaded.model.config.eos_id
+    assert stop_ids(loaded.info) == (end, 7, 9)
+    save_model_folder(tmp_path / "folder", loaded.model, loaded.tokenizer, loaded.info, "")
+    assert json.loads((tmp_path / "folder" / "generation_config.json").read_text())["eos_token_id"] == [end, 7, 9]
+    assert stop_ids(load_model_folder(tmp_path / "folder").info) == (end, 7, 9)
 
 
 def test_a_sentencepiece_vocabulary_gives_its_ids(tmp_path: Path) -> None:
@@ -605,12 +627,6 @@ def edits(name: str, change: Callable[[list[object]], object]) -> Callable[[Chan
     return lambda metadata: change(metadata[f"tokenizer.ggml.{name}"]) and None  # type: ignore[arg-type,func-returns-value]
 
 
-def unpadded(metadata: Changes) -> None:
-    metadata["tokenizer.ggml.padding_token_id"] = metadata["tokenizer.ggml.eos_token_id"]
-    metadata["tokenizer.ggml.tokens"][0] = "nothing"  # type: ignore[index]
-    metadata["tokenizer.ggml.token_type"][0] = 1  # type: ignore[index]
-
-
 ILLS: dict[str, tuple[Callable[[Changes], None], str]] = {
     "a setting that we lack": (sets(llama__attention__clamp_kqv=1.0), "llama.attention.clamp_kqv"),
     "a key of no one": (sets(evil__key=1), "evil.key"),
@@ -652,7 +668,7 @@ ILLS: dict[str, tuple[Callable[[Changes], None], str]] = {
     "a merge of what is no token": (edits("merges", lambda merges: merges.append("q zz")), "not a tokeniser"),
     "EOS beyond the vocabulary": (sets(tokenizer__ggml__eos_token_id=999), "eos_token_id is 999"),
     "no EOS": (lacks("tokenizer.ggml.eos_token_id"), "eos_token_id is missing"),
-    "nothing to pad with": (unpadded, "no token that could stand for padding alone"),
+    "a turn that ends beyond the vocabulary": (sets(tokenizer__ggml__eot_token_id=999), "eot_token_id is 999"),
     "tokens that are numbers": (sets(tokenizer__ggml__tokens=[1] * 320), "tokens is missing|tokens is 1"),
     "a template that is a number": (sets(tokenizer__chat_template=1), "chat_template is 1"),
 }  # fmt: skip

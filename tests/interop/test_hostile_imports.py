@@ -169,7 +169,9 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "a generator of its own": (changed(CONFIG, custom_generate={"x": "y"}), "asks to run code"),
     "a class that nobody knows": (vocabulary("Evil", vocab__txt="a\n"), "Evil with vocab.txt is not known"),
     "a class with a path": (vocabulary("../../evil", vocab__txt="a\n"), "is not known"),
-    "two tokenisers in one": (vocabulary("Marian", source__spm=SPM, target__spm=SPM), "two tokenisers in one"),
+    "pieces without numbers": (vocabulary("Marian", source__spm=SPM, target__spm=SPM), "no vocab.json beside"),
+    "numbers of another model": (
+        vocabulary("Marian", source__spm=SPM, target__spm=SPM, vocab__json='{"</s>": 0, "<unk>": 1073741824}'), "does not number"),
     **{f"a tokenizer.json with {name}": (tokenizer_json(lambda found, name=name: found.update(PANICS[name])), "tokeniser")
        for name in PANICS},
     "a tokenizer.json nested deeply": (written(JSON, DEEP), "not a tokeniser"),

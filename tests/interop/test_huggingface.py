@@ -13,12 +13,12 @@ from safetensors import safe_open
 from ciyuan.errors import DiskError, ModelFolderError
 from ciyuan.interop import (
     family_of,
-    huggingface,
     load_model_folder,
     load_transformer,
     save_model_folder,
     to_hugging_face,
 )
+from ciyuan.interop.huggingface import writing
 from ciyuan.model import PRESETS, ModelConfig, Transformer
 from tests.interop.folders import DECODERS, ENCODERS, config, model, saved, tokenizer, tokenizer_for
 from tests.interop.folders import PRESETS as ALL
@@ -187,7 +187,11 @@ def test_every_preset_has_its_class() -> None:
         ("gpt2-2019", {"attention_scale": 0.3}, "model.attention_scale = 0.3"),
         ("gpt2-2019", {"n_kv_heads": 1}, "model.n_kv_heads = 1"),
         ("gpt2-2019", {"head_bias": True}, "model.head_bias = True"),
-        ("modern-decoder", {"window": 8, "windowed_layers": (0,), "window_rope_base": 9.0}, "model.window_rope_base = 9.0"),
+        (
+            "modern-decoder",
+            {"window": 8, "windowed_layers": (0,), "window_rope_base": 9.0},
+            "model.window_rope_base = 9.0",
+        ),
         ("modern-decoder", {"attention_soft_cap": 8.0}, "model.attention_soft_cap = 8.0"),
         ("modern-decoder", {"logit_soft_cap": 8.0}, "model.logit_soft_cap = 8.0"),
         ("modern-decoder", {"norm_offset": 1.0}, "model.norm_offset = 1.0"),
@@ -254,7 +258,7 @@ def test_a_failed_save_leaves_the_model_that_was_there(tmp_path: Path, monkeypat
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(huggingface, "write_tensors", full)
+    monkeypatch.setattr(writing, "write_tensors", full)
     with pytest.raises(DiskError, match="the disk is full"):
         saved(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == wanted

@@ -31,6 +31,14 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 ODD_YARN = {
     **YARN, "beta_fast": 3.0, "beta_slow": 0.3, "attention_factor": 0.8, "truncate": False, "original_max_position_embeddings": 20,
 }  # fmt: skip
+LONGROPE = {
+    "rope_type": "longrope", "short_factor": [1.0, 1.1, 1.4, 2.0, 3.5, 6.0], "original_max_position_embeddings": 48,
+    "long_factor": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "factor": 4.0,
+}  # fmt: skip
+"""Of heads of 12, and at lengths of which the first set of factors is."""
+ONE_LONGROPE = {
+    **LONGROPE, "long_factor": LONGROPE["short_factor"], "original_max_position_embeddings": 12, "attention_factor": 0.8,
+}  # fmt: skip
 
 
 def turned(scaling: dict[str, Any], base: float = 300.0) -> dict[str, Any]:
@@ -62,6 +70,8 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama yarn, two scales": (
         "LlamaForCausalLM", {**LLAMA, **turned({**YARN, "mscale": 0.7, "mscale_all_dim": 0.2, "factor": 40.0})},
     ),
+    "llama longrope": ("LlamaForCausalLM", {**LLAMA, **turned(LONGROPE)}),
+    "llama longrope, one set of factors": ("LlamaForCausalLM", {**LLAMA, **turned(ONE_LONGROPE)}),
     "llama classifier, linear": ("LlamaForSequenceClassification", {**LLAMA, **THREE, **turned(LINEAR)}),
     "llama alone, biases": ("LlamaModel", {**LLAMA, "attention_bias": True, "mlp_bias": True}),
     "mistral": ("MistralForCausalLM", {**LLAMA, "sliding_window": 5}),

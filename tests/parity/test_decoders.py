@@ -17,7 +17,7 @@ from ciyuan.interop.family import canonical
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model import ModelConfig
 from ciyuan.model.positions import RotaryPositions
-from tests.parity.decoder_rows import GEMMA2, GEMMA3, LLAMA, LLAMA3, ODD_YARN, OPT, QWEN2, YARN
+from tests.parity.decoder_rows import GEMMA2, GEMMA3, LLAMA, LLAMA3, LONGROPE, ODD_YARN, OPT, QWEN2, YARN
 from tests.parity.reference import transformers
 from tests.parity.stacks import assert_same, build
 
@@ -31,7 +31,8 @@ LATE = {"use_sliding_window": True, "max_window_layers": 1}
 @pytest.mark.parametrize(
     "row",
     [
-        "llama llama3", "llama yarn, odd", "mistral", "qwen2 own head, late windows, no head size", "qwen3 yarn, late windows",
+        "llama llama3", "llama yarn, odd", "llama longrope", "mistral",
+        "qwen2 own head, late windows, no head size", "qwen3 yarn, late windows",
         "gemma2", "gemma3 own head, cap, biases, linear, odd layers", "gemma3 one base, one of them scaled", "opt",
         "opt post-norm, norms without parameters, pad 0",
     ],
@@ -52,7 +53,17 @@ def test_step_by_step_both_caches_say_the_same_far_beyond_the_windows(row: str, 
         past, start = wanted.past_key_values, end
 
 
-@pytest.mark.parametrize("scaling", [None, {"rope_type": "linear", "factor": 8.0}, LLAMA3, YARN, ODD_YARN], ids=str)
+FACTORS = [1.0 + i**1.5 / 9 for i in range(64)]
+FINE = {
+    "rope_type": "longrope", "short_factor": FACTORS, "long_factor": FACTORS, "original_max_position_embeddings": 12,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [None, {"rope_type": "linear", "factor": 8.0}, LLAMA3, YARN, ODD_YARN, FINE],
+    ids=lambda found: str(found)[:40],
+)
 @pytest.mark.parametrize("base", [10_000.0, 500_000.0])
 def test_rotations_are_the_same_a_hundred_thousand_tokens_from_the_start(
     scaling: dict[str, Any] | None, base: float
@@ -127,8 +138,15 @@ def test_each_releases_spelling_is_one_model(model_type: str, older: dict[str, A
 @pytest.mark.parametrize(
     ("model_type", "settings", "said"),
     [
-        ("llama", {**LLAMA, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type is dynamic"),
-        ("llama", {**LLAMA, "rope_parameters": {"rope_type": "longrope", "short_factor": [], "long_factor": []}}, "is longrope"),
+        ("llama", {**LLAMA, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "(?s)dynamic.*to the 48 tokens"),
+        (
+            "llama",
+            {**LLAMA, "rope_parameters": {**LONGROPE, "original_max_position_embeddings": 12, "factor": None}},
+            "(?s)longrope.*set max_position_embeddings to 12, and factor to 4 beside",
+        ),
+        ("llama", {**LLAMA, "rope_parameters": {**LONGROPE, "short_factor": [1.0]}}, "1 factors for heads of 12"),
+        ("llama", {**LLAMA, "rope_parameters": {**LONGROPE, "short_factor": [0.0] * 6}}, "short_factor is"),
+        ("llama", {**LLAMA, "rope_parameters": {**LONGROPE, "long_factor": None}}, "long_factor is None"),
         ("llama", {**LLAMA, "rope_parameters": {**LLAMA3, "low_freq_factor": 4.0}}, "high 4.0 is not above low 4.0"),
         ("llama", {**LLAMA, "rope_parameters": {**YARN, "rope_theta": 1.0}}, "YaRN needs a .* above 1"),
         ("llama", {**LLAMA, "rope_parameters": {**YARN, "factor": None}}, "factor is None"),

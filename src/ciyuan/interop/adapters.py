@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ciyuan.errors import ModelFolderError
+from ciyuan.interop.ends import ENDS
 from ciyuan.interop.folder import PICKLES, Folder, Weights
 from ciyuan.interop.huggingface import INFO, Loaded, family_of, with_head, write_files
 from ciyuan.interop.mapping import InTurn, Merged, Pair, Same, Transposed, listed, shown_name
@@ -193,7 +194,8 @@ def load_adapter(folder: str | Path, base: Loaded) -> Loaded:
         _check_all_used(weights, used, missing - new)
     if "base" in own and own["base"] != signature(model, new):
         raise _of_another(files)
-    return Loaded(model.eval(), base.tokenizer, own or base.info)
+    ends = {name: base.info[name] for name in (ENDS,) if name in base.info}
+    return Loaded(model.eval(), base.tokenizer, {**own, **ends} if own else base.info)
 
 
 FITTING = "give the model that it was learnt beside"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ciyuan.errors import UserError
 from ciyuan.interop.labels import read_labels, write_labels
-from ciyuan.interop.mapping import Table
+from ciyuan.interop.mapping import Generated, Table, copies
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import Activation, ModelConfig
 from ciyuan.model.transformer import Transformer
@@ -32,6 +32,11 @@ def read_pad(theirs: TheirSettings, default: int | None = None) -> dict[str, obj
     """The PAD token, where config.json names one; else the tokeniser may."""
     pad = theirs.optional("pad_token_id", default)
     return {} if pad is None else {"pad_id": pad}
+
+
+def tied_head(config: ModelConfig, theirs: str = "lm_head.weight") -> list[Generated]:
+    """The copy of the embedding table that a tied head is in their files."""
+    return copies(theirs) if config.tied and config.head == "language-model" else []
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,9 @@ def canonical(config: ModelConfig) -> dict[str, object]:
     """The fields that decide what a model computes, with every default spelt out and those that play no part left out."""
     heads = config.n_decoder_heads or config.n_heads
     both = config.family == "encoder-decoder"
-    fields = config.model_dump(exclude={"dropout", "attention_dropout", "activation_dropout"})
+    fields = config.model_dump(
+        exclude={"dropout", "attention_dropout", "activation_dropout", "source_head", "source_tail"}
+    )
     fields |= {
         "n_decoder_layers": config.decoder_layers,
         "n_decoder_heads": heads,

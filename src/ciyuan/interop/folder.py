@@ -18,6 +18,7 @@ from ciyuan.text.files import GET_AGAIN, Files
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+INFO = "ciyuan.json"
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CONVERT = "convert them where you trust them, by transformers: the class's from_pretrained(A).save_pretrained(B)"
 

@@ -162,6 +162,11 @@ class Generated:
     tolerance: float = 0.0
 
 
+def copies(*names: str) -> list[Generated]:
+    """Tensors of theirs that are our embedding table once more."""
+    return [Generated(name, lambda model: model.embedding.weight) for name in names]
+
+
 @dataclass(frozen=True)
 class Pair:
     """One use of a rule: these tensors of ours are those of theirs."""

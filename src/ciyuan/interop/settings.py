@@ -68,6 +68,15 @@ class TheirSettings:
         """A whole number, a token id for instance, or None where the key is null, or missing without a default."""
         return None if self._take(name, default) is None else self.whole(name, default, low=low, high=high)
 
+    def first(self, name: str, default: int | None = None) -> int | None:
+        """A token id, or the first of a list of them; None as in `optional`."""
+        value = self._take(name, default)
+        if not isinstance(value, list):
+            return self.optional(name, default)
+        if not value or not all(type(token) is int and 0 <= token < 2**24 for token in value):
+            raise self._wrong(name, value, "token ids, at least one")
+        return int(value[0])
+
     def number(self, name: str, default: float, *, low: float = 0.0, high: float = 1.0) -> float:
         value = self._take(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not (
@@ -83,6 +92,15 @@ class TheirSettings:
         if self._take(name, default) is None:
             return None
         return self.number(name, math.nan if default is None else default, low=low, high=high)
+
+    def factors(self, name: str, *, low: float, high: float) -> list[float]:
+        """A list of numbers, which must be there."""
+        found = self._take(name, None)
+        if not isinstance(found, list) or not all(
+            isinstance(each, int | float) and not isinstance(each, bool) and low <= each <= high for each in found
+        ):
+            raise self._wrong(name, found, f"a list of numbers from {low:g} to {high:g}")
+        return [float(each) for each in found]
 
     def rate(self, name: str, default: float) -> float:
         """A dropout rate, below 1."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ciyuan.errors import ModelFolderError, UserError
+from ciyuan.interop.ends import ENDS
 from ciyuan.interop.folder import CONVERT, INDEX, PICKLES, WEIGHTS, Folder
 from ciyuan.interop.huggingface import Loaded, load_model_folder
 from ciyuan.interop.mapping import listed, shown_name
@@ -19,7 +20,7 @@ from ciyuan.interop.mapping import listed, shown_name
 WANTED = (
     "config.json", "generation_config.json", WEIGHTS, INDEX, "model-*.safetensors", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.txt", "vocab.json", "merges.txt",
-    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model",
+    "spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm",
 )  # fmt: skip
 """The files that are fetched from a hub; never a pickle, never code."""
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
@@ -61,7 +62,8 @@ def _of_file(path: Path) -> Source:
         loaded = read_gguf(path)
         kinds = sorted(set(loaded.info.get("kinds", ())) - {"F32"})
         notes = (*loaded.notes, f"numbers stored as {' and '.join(kinds)} are kept as F32") if kinds else loaded.notes
-        loaded = Loaded(loaded.model, loaded.tokenizer, {}, loaded.origin or "GGUF", notes)
+        info = {name: value for name, value in loaded.info.items() if name == ENDS}
+        loaded = Loaded(loaded.model, loaded.tokenizer, info, loaded.origin or "GGUF", notes)
         return Source(loaded, {"source": path.name, "format": "gguf", "sha256": {path.name: _sha256(path)}})
     if path.suffix in PICKLES:
         raise ModelFolderError(

@@ -54,7 +54,7 @@ def read_wordpiece(files: Files, roles: Roles, settings: Settings) -> tokenizers
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
-    _frame(backend, [roles["cls"]], [roles["sep"]], second=1)
+    put_around(backend, [roles["cls"]], [roles["sep"]], second=1)
     return backend
 
 
@@ -133,46 +133,46 @@ MBART50 = (
 
 def read_plain(files: Files, roles: Roles, settings: Settings) -> tokenizers.Tokenizer:
     """A SentencePiece model whose ids are those of its pieces; nothing around a text."""
-    return sentencepiece_backend(_model(files))
+    return sentencepiece_backend(read_model(files))
 
 
 def read_llama(files: Files, roles: Roles, settings: Settings) -> tokenizers.Tokenizer:
-    model = _model(files)
+    model = read_model(files)
     prefix = _flag(settings, "add_prefix_space", None)
     backend = sentencepiece_backend(model if prefix is None else replace(model, add_dummy_prefix=prefix))
-    _frame(backend, [roles["bos"]], [])
+    put_around(backend, [roles["bos"]], [])
     return backend
 
 
 def read_t5(files: Files, roles: Roles, settings: Settings) -> tokenizers.Tokenizer:
     """The pieces, then the sentinels, <extra_id_0> last."""
-    model = _model(files)
+    model = read_model(files)
     n = settings.get("extra_ids", 100)
     if type(n) is not int or not 0 <= n <= 10_000:
         raise TokenizerError(f"extra_ids is {ascii(n)[:40]}", where=files.path / "tokenizer_config.json")
     sentinels = (Piece(f"<extra_id_{i}>", kind="control") for i in reversed(range(n)))
     backend = sentencepiece_backend(_joined(model, (*model.pieces, *sentinels), files))
-    _frame(backend, [], [roles["eos"]])
+    put_around(backend, [], [roles["eos"]])
     return backend
 
 
 def read_xlm_roberta(files: Files, roles: Roles, settings: Settings) -> tokenizers.Tokenizer:
-    backend = sentencepiece_backend(_fairseq(_model(files), ["<mask>"], files))
-    _frame(backend, [roles["cls"]], [roles["sep"]], between=2 * [roles["sep"]])
+    backend = sentencepiece_backend(_fairseq(read_model(files), ["<mask>"], files))
+    put_around(backend, [roles["cls"]], [roles["sep"]], between=2 * [roles["sep"]])
     return backend
 
 
 def read_mbart(files: Files, roles: Roles, settings: Settings) -> tokenizers.Tokenizer:
     """A text, </s>, its language."""
-    backend = sentencepiece_backend(_fairseq(_model(files), [*MBART, "<mask>"], files))
-    _frame(backend, [], [roles["eos"], _language(settings, MBART)], between=[])
+    backend = sentencepiece_backend(_fairseq(read_model(files), [*MBART, "<mask>"], files))
+    put_around(backend, [], [roles["eos"], _language(settings, MBART)], between=[])
     return backend
 
 
 def read_mbart50(files: Files, roles: Roles, settings: Settings) -> tokenizers.Tokenizer:
     """Its language, a text, </s>."""
-    backend = sentencepiece_backend(_fairseq(_model(files), [*MBART50, "<mask>"], files))
-    _frame(backend, [_language(settings, MBART50)], [roles["eos"]], between=[])
+    backend = sentencepiece_backend(_fairseq(read_model(files), [*MBART50, "<mask>"], files))
+    put_around(backend, [_language(settings, MBART50)], [roles["eos"]], between=[])
     return backend
 
 
@@ -185,7 +185,7 @@ def _language(settings: Settings, known: Sequence[str]) -> str:
     return str(found)
 
 
-def _model(files: Files) -> SentencePieceModel:
+def read_model(files: Files) -> SentencePieceModel:
     for name in SPM_NAMES:
         raw = files.read_bytes(name, LARGEST)
         if raw is not None:
@@ -212,27 +212,35 @@ def _joined(model: SentencePieceModel, pieces: tuple[Piece, ...], files: Files) 
     return replace(model, pieces=pieces)
 
 
-def sentencepiece_backend(model: SentencePieceModel) -> tokenizers.Tokenizer:
+def sentencepiece_backend(
+    model: SentencePieceModel,
+    *,
+    before: Sequence[Any] = (),
+    after: Sequence[Any] = (),
+    spelt: Mapping[str, str] | None = None,
+) -> tokenizers.Tokenizer:
     """The same ids as SentencePiece gives, for any text but one that its normaliser composes of many marks.
 
+    before, after: further normalisers, around its own. spelt: what is read for marks within pieces.
     Its steps: the table of characters; spaces at the ends away and several as one; spaces as ▁, and one more in front.
     """
     if not model.escape_whitespaces:
         raise TokenizerError("escape_whitespaces is off", allowed="models that spell a space as ▁")
     backend = tokenizers.Tokenizer(_unigram(model) if model.algorithm == "unigram" else _bpe(model))
-    steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    steps: list[Any] = [*before, *([normalizers.Precompiled(model.charsmap)] if model.charsmap else [])]
     if model.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(pattern), content) for pattern, content in
                   ((" {2,}", " "), (r"\A +", ""), (rf"[ {SPACE}]+\z", ""))]  # fmt: skip
     steps.append(normalizers.Replace(" ", SPACE))
     if model.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE))
-    backend.normalizer = normalizers.Sequence(steps)
+    backend.normalizer = normalizers.Sequence([*steps, *after])
     cuts = _cuts(model)
     if cuts:
         backend.pre_tokenizer = pre_tokenizers.Sequence(cuts)
     backend.decoder = decoders.Sequence(
-        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+        [decoders.Replace(mark, text) for mark, text in (spelt or {}).items()]
+        + [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
         + ([decoders.Strip(" ", 1, 0)] if model.add_dummy_prefix or model.remove_extra_whitespaces else [])
     )
     special = [piece.spelling for piece in model.pieces if piece.kind in ("control", "unknown")]
@@ -243,7 +251,8 @@ def sentencepiece_backend(model: SentencePieceModel) -> tokenizers.Tokenizer:
 def _unigram(model: SentencePieceModel) -> Any:
     """What is no text has the score 0 and is never met, for the text is cut within its spelling."""
     best = max((piece.score for piece in model.pieces if piece.kind == "normal"), default=0.0)
-    vocab = [(piece.spelling, _score(piece, best)) for piece in model.pieces]
+    # As many digits as a float32 has: of more, tokenizer.json would be read again with other last bits than it was written with.
+    vocab = [(piece.spelling, float(f"{_score(piece, best):.9g}")) for piece in model.pieces]
     return models.Unigram(vocab, unk_id=model.unk, byte_fallback=model.byte_fallback)
 
 
@@ -307,7 +316,7 @@ def _cut(spellings: Sequence[str], text: Sequence[str]) -> list[PreTokenizer]:
 # --- All of them --------------------------------------------------------------------------------------------------------
 
 
-def _frame(
+def put_around(
     backend: tokenizers.Tokenizer,
     head: Sequence[str],
     tail: Sequence[str],

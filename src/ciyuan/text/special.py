@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+NO_PAD = "no PAD of its own: rows are filled with EOS, and masked by position"
+"""What is said of a model whose PAD is another role's token, or that has none."""
+
 Role = Literal["pad", "bos", "eos", "unk", "mask", "cls", "sep"]
 
 

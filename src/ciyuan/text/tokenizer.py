@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +16,13 @@ from tokenizers import processors
 from ciyuan.errors import TokenizerError
 from ciyuan.text import chat
 from ciyuan.text.files import Files
+from ciyuan.text.guarded import saying_panics
 from ciyuan.text.loading import (
+    READS_ONLY,
     ChatTemplate,
     LoadedTokenizer,
     load_file,
     load_folder,
-    saying_panics,
     write_chat_template,
 )
 from ciyuan.text.offsets import Offsets, lossless_offsets
@@ -30,6 +33,17 @@ from ciyuan.text.training import Sample, train_backend
 
 Template = Literal["eos", "bos", "bos-eos", "cls-sep", "none"]
 """What other tools put around a text: `text </s>`, `<s> text`, `<s> text </s>`, `[CLS] text [SEP]`, or nothing."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """The ids that other tools put around a text, and where there are two, from the end of the first to the beginning of the
+    second: BERT's [SEP], RoBERTa's </s></s>."""
+
+    head: tuple[int, ...]
+    tail: tuple[int, ...]
+    between: tuple[int, ...]
+
 
 _CONFIG_NAMES: dict[Role, str] = {role: f"{role}_token" for role in ("pad", "bos", "eos", "unk", "mask", "cls", "sep")}
 
@@ -45,6 +59,7 @@ class Tokenizer:
         self, backend: tokenizers.Tokenizer, special: SpecialTokens, *, chat_template: ChatTemplate | None = None
     ) -> None:
         self.backend, self.special = backend, special
+        self.reads_only, self.notes = False, tuple[str, ...]()
         self.chat_template = chat_template
         """Of an imported model, kept and saved as it is; None: ours, where there are the markers of chats."""
         self.backend.encode_special_tokens = True
@@ -100,7 +115,17 @@ class Tokenizer:
 
     @staticmethod
     def _of(loaded: LoadedTokenizer) -> Tokenizer:
-        return Tokenizer(loaded.backend, loaded.special, chat_template=loaded.chat_template)
+        tokenizer = Tokenizer(loaded.backend, loaded.special, chat_template=loaded.chat_template)
+        tokenizer.reads_only, tokenizer.notes = loaded.reads_only, loaded.notes
+        return tokenizer
+
+    def check_writes(self) -> None:
+        """Raises TokenizerError where what the model writes is cut by another tokeniser, which is not here: it cannot be taught."""
+        if self.reads_only:
+            raise TokenizerError(
+                "this tokeniser cuts what its model reads; what it writes was cut by another, target.spm",
+                allowed="translating, and evaluating translations", fix="train a new model on these texts, without --init",
+            )  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, which transformers' AutoTokenizer loads."""
@@ -120,6 +145,8 @@ class Tokenizer:
         config |= {_CONFIG_NAMES[role]: spelling for role, spelling in self.special.by_role().items()}
         if self.special.pad is None:
             config["pad_token"] = self.special.eos  # other tools fill rows with it, and mask them
+        if self.reads_only:
+            config[READS_ONLY] = True
         if self.special.extra:
             config["additional_special_tokens"] = list(self.special.extra)
         if self.chat_template is not None:
@@ -246,8 +273,16 @@ class Tokenizer:
     @property
     def begins_with_bos(self) -> bool:
         """Whether BOS goes before a text, by the template that other tools use; GPT-2 and Qwen have none there."""
-        alone, framed = (self.backend.encode("a", add_special_tokens=framed).ids for framed in (False, True))
-        return self.has("bos") and framed[: len(framed) - len(alone)][:1] == [self.bos_id]
+        return self.has("bos") and self.around.head[:1] == (self.bos_id,)
+
+    @property
+    def around(self) -> Around:
+        """By the template that other tools use."""
+        one, two = (list(zip(each.ids, each.special_tokens_mask)) for each in
+                    (self.backend.encode("a"), self.backend.encode("a", "b")))  # fmt: skip
+        head, tail = (tuple(token for token, _ in takewhile(_is_added, some)) for some in (one, reversed(one)))
+        within = two[len(head) : len(two) - len(tail)]
+        return Around(head, tail[::-1], tuple(token for token, added in within if added))
 
     def frame(self, template: Template) -> None:
         """Tell other tools what goes around a text; our own code puts special tokens where they belong itself."""
@@ -264,6 +299,11 @@ class Tokenizer:
             pair=[*head, "$A:0", *(f"{token}:0" for token in tail), f"$B:{second}", *(f"{token}:1" for token in tail)],
             special_tokens=[(token, self.backend.token_to_id(token)) for token in [*head, *tail]],
         )
+
+
+def _is_added(pair: tuple[int, int]) -> bool:
+    """Of an id and its mark."""
+    return pair[1] == 1
 
 
 def _usual_template(special: SpecialTokens) -> Template:

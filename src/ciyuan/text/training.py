@@ -99,7 +99,7 @@ def _unigram(texts: tuple[str, ...], settings: TokenizerSettings, special: Speci
         special_tokens=["<unk>"],
         unk_token="<unk>",
         max_piece_length=16,
-        seed_size=SEEDS_PER_PIECE * settings.vocab_size,  # type: ignore[call-arg]  # the library's stub lacks it
+        seed_size=SEEDS_PER_PIECE * settings.n_pieces,  # type: ignore[call-arg]  # the library's stub lacks it
         shrinking_factor=0.5,
     )
     learner.train_from_iterator(covered, trainer)
@@ -131,18 +131,18 @@ def _room(texts: tuple[str, ...], settings: TokenizerSettings, special: SpecialT
     normalizer = lossless_normalizer(special.spellings())
     alphabet = _alphabet(texts, normalizer, settings.coverage)
     reserved = len(special.spellings()) + len(BYTES)
-    if settings.vocab_size <= reserved + len(alphabet):
+    if settings.n_pieces <= reserved + len(alphabet):
         raise TokenizerError(
-            f"a vocabulary of {settings.vocab_size} cannot hold {reserved} special and byte tokens and {len(alphabet)} characters",
+            f"a vocabulary of {settings.n_pieces} cannot hold {reserved} special and byte tokens and {len(alphabet)} characters",
             where="tokenizer.vocab_size",
             fix=f"choose at least {reserved + 2 * len(alphabet)}, or a lower tokenizer.coverage than {settings.coverage}",
         )
-    return _covered(texts, normalizer, alphabet), settings.vocab_size - reserved
+    return _covered(texts, normalizer, alphabet), settings.n_pieces - reserved
 
 
 def _characters(texts: tuple[str, ...], settings: TokenizerSettings, special: SpecialTokens) -> tokenizers.Tokenizer:
     alphabet = _alphabet(texts, lossless_normalizer(special.spellings()), settings.coverage)
-    words = [*special.spellings(), *alphabet[: settings.vocab_size - len(special.spellings()) - len(BYTES)], *BYTES]
+    words = [*special.spellings(), *alphabet[: settings.n_pieces - len(special.spellings()) - len(BYTES)], *BYTES]
     vocab = {word: number for number, word in enumerate(dict.fromkeys(words))}
     return _lossless(models.BPE(vocab, [], unk_token=special.unk, byte_fallback=True), special)
 
@@ -151,14 +151,14 @@ def _bpe(texts: tuple[str, ...], settings: TokenizerSettings, special: SpecialTo
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence([word_cut_for_learning(), qwen2_cut()])
     spellings = special.spellings()
-    if settings.vocab_size < len(spellings) + 256:
+    if settings.n_pieces < len(spellings) + 256:
         raise TokenizerError(
-            f"a vocabulary of {settings.vocab_size} cannot hold {len(spellings)} special tokens and 256 bytes",
+            f"a vocabulary of {settings.n_pieces} cannot hold {len(spellings)} special tokens and 256 bytes",
             where="tokenizer.vocab_size",
             fix=f"choose more than {len(spellings) + 256}",
         )
     trainer = trainers.BpeTrainer(
-        vocab_size=settings.vocab_size,
+        vocab_size=settings.n_pieces,
         show_progress=False,
         special_tokens=spellings,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -183,7 +183,7 @@ def _wordpiece(texts: tuple[str, ...], settings: TokenizerSettings, special: Spe
     # The library would number the characters that go on a word as its hash table yields them, anew in each process.
     first = [*special.spellings(), *(f"##{character}" for character in _continuing(texts))]
     learner.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=settings.vocab_size, show_progress=False, special_tokens=first)
+        texts, trainers.WordPieceTrainer(vocab_size=settings.n_pieces, show_progress=False, special_tokens=first)
     )
     return _bert(models.WordPiece(learner.get_vocab(), unk_token=special.unk))
 
@@ -197,9 +197,7 @@ def _bert(model: Any) -> tokenizers.Tokenizer:
 
 
 def _bert_normalizer() -> Normalizer:
-    return normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
-    )
+    return normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False)
 
 
 def _continuing(texts: tuple[str, ...]) -> list[str]:

@@ -6,14 +6,11 @@ BART's <s>, mBART's target language. Older files lack the bias, which is zero th
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from ciyuan.interop.families.bart_layout import block_rules, read_sizes, write_sizes
-from ciyuan.interop.family import LANGUAGE_MODEL, NO_HEAD, Family, Found
-from ciyuan.interop.mapping import Generated, Row, Rule, Table
+from ciyuan.interop.family import LANGUAGE_MODEL, NO_HEAD, Family, Found, tied_head
+from ciyuan.interop.mapping import Row, Rule, Table, copies
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.transformer import Transformer
 
 
 def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
@@ -47,13 +44,8 @@ def table(config: ModelConfig) -> Table:
         Rule("head.bias", "final_logits_bias", Row()),
         *block_rules("norm_in" if pre_norm else "norm_sum", root),
     ]
-    copies = [f"{root}encoder.embed_tokens.weight", f"{root}decoder.embed_tokens.weight"]
-    copies += ["lm_head.weight"] if config.head == "language-model" else []
-    return Table(rules, generated=[Generated(name, _embedding) for name in copies])
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
+    tables = copies(f"{root}encoder.embed_tokens.weight", f"{root}decoder.embed_tokens.weight")
+    return Table(rules, generated=[*tables, *tied_head(config)])
 
 
 FIXED: dict[str, object] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ciyuan.interop.family import ACTIVATIONS, their_activation
-from ciyuan.interop.mapping import Rule
+from ciyuan.interop.family import ACTIVATIONS, their_activation, tied_head
+from ciyuan.interop.mapping import Generated, Rule
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.transformer import Transformer
@@ -81,11 +81,13 @@ def rooted(name: str, root: str, prefix: str) -> str:
     return f"{root}{bare}" if bare.startswith(("embeddings.", "encoder.", "pooler.")) else name
 
 
-def embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
+def tied_head_and_bias(config: ModelConfig, matrix: str, bias: str) -> list[Generated]:
+    """A tied head as their files have it: the embedding table, and our bias, once more."""
+    head = tied_head(config, matrix)
+    return [*head, Generated(bias, _head_bias)] if head else []
 
 
-def head_bias(model: Transformer) -> Tensor:
+def _head_bias(model: Transformer) -> Tensor:
     assert model.head is not None
     assert model.head.bias is not None
     return model.head.bias

@@ -7,7 +7,6 @@ The first dense layer of its classifier, with ReLU on [CLS], is our pooler. Its 
 from __future__ import annotations
 
 from ciyuan.interop.families.bert_layout import FIXED as BERT
-from ciyuan.interop.families.bert_layout import embedding
 from ciyuan.interop.family import (
     ACTIVATIONS,
     CLASSIFICATION,
@@ -18,8 +17,9 @@ from ciyuan.interop.family import (
     Found,
     read_pad,
     their_activation,
+    tied_head,
 )
-from ciyuan.interop.mapping import Generated, Rule, Table
+from ciyuan.interop.mapping import Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
 
@@ -98,10 +98,9 @@ def table(config: ModelConfig) -> Table:
         Rule("classifier.scores.{p}", "classifier.{p}"),
         Rule("span.scores.{p}", "qa_outputs.{p}"),
     ]
-    tied = config.tied and config.head == "language-model"
     return Table(
         rules,
-        generated=[Generated(decoder, embedding)] if tied else [],
+        generated=tied_head(config, decoder),
         unused=[f"{root}embeddings.position_ids"],
         older=lambda name: _rooted(name, root),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from ciyuan.interop.family import (
     ACTIVATIONS,
     CLASSIFICATION,
@@ -13,11 +11,11 @@ from ciyuan.interop.family import (
     Found,
     read_pad,
     their_activation,
+    tied_head,
 )
-from ciyuan.interop.mapping import Generated, InTurn, Merged, Rule, Table, Transposed
+from ciyuan.interop.mapping import InTurn, Merged, Rule, Table, Transposed
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.transformer import Transformer
 
 CLASSES = {
     "GPT2LMHeadModel": LANGUAGE_MODEL,
@@ -53,7 +51,7 @@ def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
         "attention_dropout": theirs.rate("attn_pdrop", 0.1),
         **read_pad(theirs),
         "bos_id": theirs.optional("bos_token_id", 50256),
-        "eos_id": theirs.optional("eos_token_id", 50256),
+        "eos_id": theirs.first("eos_token_id", 50256),
     }
 
 
@@ -92,17 +90,12 @@ def table(config: ModelConfig) -> Table:
         Rule("head.weight", "lm_head.weight"),
         Rule("classifier.scores.{p}", "score.{p}"),
     ]
-    tied = config.tied and config.head == "language-model"
     return Table(
         rules,
-        generated=[Generated("lm_head.weight", _embedding)] if tied else [],
+        generated=tied_head(config),
         unused=[f"{theirs}.attn.bias", f"{theirs}.attn.masked_bias"],  # tables of the causal mask in older files
         older=lambda name: f"{root}{name}" if name.startswith(("wte.", "wpe.", "h.", "ln_f.")) else name,
     )
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
 
 
 GPT2 = Family("gpt2", CLASSES, FIXED, read, write, table)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from ciyuan.errors import ModelFolderError
 from ciyuan.interop.families.windows import MOST_LAYERS
-from ciyuan.interop.family import ACTIVATIONS, read_pad, their_activation
-from ciyuan.interop.mapping import Generated, Rule, Table
+from ciyuan.interop.family import ACTIVATIONS, read_pad, their_activation, tied_head
+from ciyuan.interop.mapping import Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.transformer import Transformer
 
 SHARED: dict[str, object] = {
     "family": "decoder", "norm": "rms", "norm_bias": False, "positions": "rotary", "gated": True,
@@ -56,7 +53,7 @@ def read_sizes(theirs: TheirSettings, default: Defaults, *, activation: str = "h
         "attention_dropout": theirs.rate("attention_dropout", 0.0),
         **read_pad(theirs, default.pad),
         "bos_id": theirs.optional("bos_token_id", default.bos),
-        "eos_id": theirs.optional("eos_token_id", default.eos),
+        "eos_id": theirs.first("eos_token_id", default.eos),
     }
 
 
@@ -106,13 +103,8 @@ def table(config: ModelConfig) -> Table:
         Rule("head.weight", "lm_head.weight"),
         Rule("classifier.scores.{p}", "score.{p}"),
     ]
-    tied = config.tied and config.head == "language-model"
     return Table(
         rules,
-        generated=[Generated("lm_head.weight", _embedding)] if tied else [],
+        generated=tied_head(config),
         unused=[f"{theirs}.self_attn.rotary_emb.inv_freq"],  # a table that older files hold, and nobody reads
     )
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight

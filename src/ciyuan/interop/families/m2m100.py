@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from ciyuan.errors import ModelFolderError
 from ciyuan.interop.families.bart_layout import block_rules, read_sizes, write_sizes
 from ciyuan.interop.family import LANGUAGE_MODEL, Family, Found
-from ciyuan.interop.mapping import Generated, Rule, Table
+from ciyuan.interop.mapping import Rule, Table, copies
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.transformer import Transformer
 
 FIXED: dict[str, object] = {
     "family": "encoder-decoder", "norm": "layer", "norm_position": "pre", "positions": "sinusoidal",
@@ -43,18 +40,10 @@ def table(config: ModelConfig) -> Table:
             Rule("{stack}.norm.{p}", "model.{stack}.layer_norm.{p}"),
             *block_rules("norm_in"),
         ],
-        generated=[
-            Generated("model.encoder.embed_tokens.weight", _embedding),
-            Generated("model.decoder.embed_tokens.weight", _embedding),
-            Generated("lm_head.weight", _embedding),
-        ],
+        generated=copies("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"),
         # Their sines, of as many rows as a release liked; what they must be follows from config.json alone.
         unused=["model.encoder.embed_positions.weights", "model.decoder.embed_positions.weights"],
     )
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
 
 
 M2M100 = Family("m2m_100", {"M2M100ForConditionalGeneration": LANGUAGE_MODEL}, FIXED, read, write_sizes, table)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from ciyuan.interop.families.bart_layout import block_rules, read_sizes, write_sizes
-from ciyuan.interop.family import LANGUAGE_MODEL, Family, Found
-from ciyuan.interop.mapping import Generated, Row, Rule, Table
+from ciyuan.interop.family import LANGUAGE_MODEL, Family, Found, tied_head
+from ciyuan.interop.mapping import Generated, Row, Rule, Table, copies
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.transformer import Transformer
@@ -45,6 +45,7 @@ def write(config: ModelConfig) -> dict[str, object]:
 
 def table(config: ModelConfig) -> Table:
     embedding = "model.shared.weight" if config.shared_embeddings else "model.decoder.embed_tokens.weight"
+    tables = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
     return Table(
         [
             Rule("embedding.weight", embedding),
@@ -54,19 +55,12 @@ def table(config: ModelConfig) -> Table:
             *block_rules("norm_sum"),
         ],
         generated=[
-            *([Generated(name, _embedding) for name in _COPIES] if config.shared_embeddings else []),
-            *([Generated("lm_head.weight", _embedding)] if config.tied else []),
+            *(copies(*tables) if config.shared_embeddings else []),
+            *tied_head(config),
             Generated("model.encoder.embed_positions.weight", _sines, tolerance=1e-6),
             Generated("model.decoder.embed_positions.weight", _sines, tolerance=1e-6),
         ],
     )
-
-
-_COPIES = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
 
 
 def _sines(model: Transformer) -> Tensor:

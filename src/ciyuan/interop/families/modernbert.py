@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from torch import Tensor
-
 from ciyuan.errors import ModelFolderError
 from ciyuan.interop.families.rotary import read_ropes, write_ropes
 from ciyuan.interop.families.windows import (
@@ -28,11 +26,11 @@ from ciyuan.interop.family import (
     Found,
     read_pad,
     their_activation,
+    tied_head,
 )
-from ciyuan.interop.mapping import Generated, Merged, Rule, Table
+from ciyuan.interop.mapping import Merged, Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.transformer import Transformer
 
 CLASSES = {
     "ModernBertForMaskedLM": LANGUAGE_MODEL | {"head_transform": True},
@@ -173,12 +171,7 @@ def table(config: ModelConfig) -> Table:
         Rule("classifier.scores.{p}", "classifier.{p}"),
         Rule("span.scores.{p}", "classifier.{p}"),
     ]
-    tied = config.tied and config.head == "language-model"
-    return Table(rules, generated=[Generated("decoder.weight", _embedding)] if tied else [])
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
+    return Table(rules, generated=tied_head(config, "decoder.weight"))
 
 
 MODERNBERT = Family("modernbert", CLASSES, FIXED, read, write, table)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from ciyuan.interop.family import (
     ACTIVATIONS,
     CLASSIFICATION,
@@ -13,11 +11,11 @@ from ciyuan.interop.family import (
     Found,
     read_pad,
     their_activation,
+    tied_head,
 )
-from ciyuan.interop.mapping import Generated, Rule, Table
+from ciyuan.interop.mapping import Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
-from ciyuan.model.transformer import Transformer
 
 CLASSES = {
     "OPTForCausalLM": LANGUAGE_MODEL,
@@ -55,7 +53,7 @@ def read(theirs: TheirSettings, found: Found) -> dict[str, object]:
         "attention_dropout": theirs.rate("attention_dropout", 0.0),
         **read_pad(theirs, 1),
         "bos_id": theirs.optional("bos_token_id", 2),
-        "eos_id": theirs.optional("eos_token_id", 2),
+        "eos_id": theirs.first("eos_token_id", 2),
     }
 
 
@@ -97,16 +95,11 @@ def table(config: ModelConfig) -> Table:
         Rule("head.weight", "lm_head.weight"),
         Rule("classifier.scores.{p}", "score.{p}"),
     ]
-    tied = config.tied and config.head == "language-model"
     return Table(
         rules,
-        generated=[Generated("lm_head.weight", _embedding)] if tied else [],
+        generated=tied_head(config),
         older=lambda name: f"model.{name}" if root.startswith("model.") and name.startswith("decoder.") else name,
     )
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
 
 
 OPT = Family("opt", CLASSES, FIXED, read, write, table)

@@ -9,15 +9,14 @@ from __future__ import annotations
 from ciyuan.errors import ModelFolderError
 from ciyuan.interop.families.bert_layout import (
     FIXED,
-    embedding,
-    head_bias,
     read_sizes,
     rooted,
     stack_rules,
+    tied_head_and_bias,
     write_sizes,
 )
 from ciyuan.interop.family import CLASSIFICATION, LANGUAGE_MODEL, SPAN, Family, Found
-from ciyuan.interop.mapping import Copied, Generated, Rule, Table
+from ciyuan.interop.mapping import Copied, Rule, Table
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import ModelConfig
 
@@ -62,9 +61,7 @@ def table(config: ModelConfig) -> Table:
     ]
     return Table(
         rules,
-        generated=[Generated(decoder, embedding), Generated(biases[0], head_bias)]
-        if config.tied and config.head == "language-model"
-        else [],
+        generated=tied_head_and_bias(config, decoder, biases[0]),
         unused=[
             f"{root}embeddings.position_ids",
             *([] if config.head == "none" and config.pooler else [f"{root}pooler.dense.{{p}}"]),

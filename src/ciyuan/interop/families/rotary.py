@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from ciyuan.errors import ModelFolderError
 from ciyuan.interop.families.windows import WHOLE, WINDOW
 from ciyuan.interop.settings import TheirSettings
-from ciyuan.model.config import LinearScaling, Llama3Scaling, ModelConfig, YarnScaling
+from ciyuan.model.config import LinearScaling, Llama3Scaling, LongRopeScaling, ModelConfig, YarnScaling
 
 LEAST, MOST = 1e-12, 1e12
 
@@ -108,11 +108,42 @@ def _yarn(section: TheirSettings, max_positions: int) -> Fields:
     }
 
 
+def _longrope(section: TheirSettings, max_positions: int) -> Fields:
+    """Of two sets of factors, theirs takes the first while the longest text of a batch is no longer than the original positions."""
+    original = section.whole("original_max_position_embeddings", max_positions, low=2)
+    short, long = (section.factors(name, low=LEAST, high=MOST) for name in ("short_factor", "long_factor"))
+    factor = section.optional_number("factor", max_positions / original, low=LEAST, high=MOST)
+    factor = max_positions / original if factor is None else factor
+    if short != long and max_positions > original:
+        raise ModelFolderError(
+            "rope_type is longrope: which of its two sets of factors counts depends on the longest text of a batch",
+            where=section.where, allowed="a text's positions that depend on itself alone",
+            fix=f"to use short_factor alone, set max_position_embeddings to {original}, and factor to {factor:g} beside it",
+        )  # fmt: skip
+    usual = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    return {
+        "kind": "longrope",
+        "factors": tuple(short),
+        "attention_factor": section.optional_number("attention_factor", low=LEAST, high=MOST) or usual,
+        "original_positions": original,
+    }
+
+
+def _dynamic(section: TheirSettings, max_positions: int) -> Fields:
+    raise ModelFolderError(
+        "rope_type is dynamic: its angles depend on the longest text of a batch", where=section.where,
+        allowed="a text's positions that depend on itself alone",
+        fix=f"remove it: up to the {max_positions} tokens of max_position_embeddings it changes nothing",
+    )  # fmt: skip
+
+
 SCALINGS: Mapping[str, Callable[[TheirSettings, int], Fields | None]] = {
     "default": lambda section, max_positions: None,
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,
+    "longrope": _longrope,
+    "dynamic": _dynamic,
 }
 
 
@@ -162,6 +193,12 @@ def _scaling(config: ModelConfig) -> Fields:
             return {
                 "rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low,
                 "high_freq_factor": scaling.high, "original_max_position_embeddings": scaling.original_positions,
+            }  # fmt: skip
+        case LongRopeScaling() as scaling:
+            factors = list(scaling.factors)
+            return {
+                "rope_type": "longrope", "short_factor": factors, "long_factor": factors,
+                "attention_factor": scaling.attention_factor, "original_max_position_embeddings": scaling.original_positions,
             }  # fmt: skip
         case YarnScaling() as scaling:
             fields: Fields = {

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
-from ciyuan.interop.family import ACTIVATIONS, LANGUAGE_MODEL, NO_HEAD, Family, Found, their_activation
-from ciyuan.interop.mapping import Generated, Rule, Table
+from ciyuan.interop.family import ACTIVATIONS, LANGUAGE_MODEL, NO_HEAD, Family, Found, their_activation, tied_head
+from ciyuan.interop.mapping import Rule, Table, copies
 from ciyuan.interop.settings import TheirSettings
 from ciyuan.model.config import Activation, ModelConfig
 from ciyuan.model.folding import fold as fold_forms
@@ -138,9 +137,9 @@ def table(config: ModelConfig) -> Table:
     return Table(
         rules,
         generated=[
-            Generated("encoder.embed_tokens.weight", _embedding),
-            *([Generated("decoder.embed_tokens.weight", _embedding)] if config.family != "encoder" else []),
-            *([Generated("lm_head.weight", _embedding)] if config.tied and config.head == "language-model" else []),
+            *copies("encoder.embed_tokens.weight"),
+            *(copies("decoder.embed_tokens.weight") if config.family != "encoder" else []),
+            *tied_head(config),
         ],
         # Of the first T5 checkpoints, and read by no release.
         unused=["decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"],
@@ -175,10 +174,6 @@ def fold(model: Transformer) -> Transformer:
     assert scaled.head.weight is not None
     scaled.head.weight.mul_(model.config.logit_scale / config.logit_scale)
     return scaled.train(model.training)
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
 
 
 GENERATION = {"T5ForConditionalGeneration": LANGUAGE_MODEL}

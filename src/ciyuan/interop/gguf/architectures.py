@@ -13,9 +13,9 @@ from torch import Tensor
 from ciyuan.errors import ModelFolderError, UserError
 from ciyuan.interop.family import canonical
 from ciyuan.interop.gguf.container import Value
-from ciyuan.interop.mapping import Generated, Merged, Rule, Table, listed
+from ciyuan.interop.mapping import Generated, Merged, Rule, Table, copies, listed
 from ciyuan.interop.settings import TheirSettings
-from ciyuan.model.config import Llama3Scaling, ModelConfig, RopeScaling, YarnScaling
+from ciyuan.model.config import Llama3Scaling, LongRopeScaling, ModelConfig, RopeScaling, YarnScaling
 from ciyuan.model.positions import rotary_frequencies
 from ciyuan.model.transformer import Transformer
 
@@ -93,8 +93,9 @@ class Found:
     def of_config(config: ModelConfig) -> Found:
         out = config.attention_bias if config.attention_out_bias is None else config.attention_out_bias
         scaling = config.rope_scaling
-        known = isinstance(scaling, Llama3Scaling) and scaling == Llama3Scaling(factor=scaling.factor, **LLAMA3)
-        factor = scaling.factor if known and scaling is not None else None
+        factor = None
+        if isinstance(scaling, Llama3Scaling) and scaling == Llama3Scaling(factor=scaling.factor, **LLAMA3):
+            factor = scaling.factor
         return Found(config.vocab_size, not config.tied, config.attention_bias, out, config.ff_bias, factor)
 
 
@@ -254,7 +255,9 @@ def _write_modern(config: ModelConfig) -> dict[str, int | float | str]:
 
 
 def _write_scaling(scaling: RopeScaling | None) -> dict[str, int | float | str]:
-    if scaling is None or isinstance(scaling, Llama3Scaling):
+    if scaling is None or isinstance(
+        scaling, Llama3Scaling | LongRopeScaling
+    ):  # of which the last is then missed, and refused
         return {"rope.scaling.type": "none"}
     written: dict[str, int | float | str] = {"rope.scaling.type": scaling.kind, "rope.scaling.factor": scaling.factor}
     if isinstance(scaling, YarnScaling):
@@ -322,12 +325,8 @@ def _table(config: ModelConfig, own: Sequence[Rule], generated: Sequence[Generat
         Rule("decoder.norm.{p}", "output_norm.{p}"),
         Rule("head.weight", "output.weight"),
     ]
-    tied = [Generated("output.weight", _embedding)] if config.tied else []
+    tied = copies("output.weight") if config.tied else []
     return Table(rules, generated=[*tied, *generated])
-
-
-def _embedding(model: Transformer) -> Tensor:
-    return model.embedding.weight
 
 
 ARCHITECTURES = {

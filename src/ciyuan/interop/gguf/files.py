@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ciyuan.data.folders import saying_disk_errors
 from ciyuan.errors import ModelFolderError, UserError, did_you_mean
+from ciyuan.interop.ends import ENDS, WRITING
 from ciyuan.interop.gguf.architectures import Architecture, Found, Metadata, architecture_of, settings_of
 from ciyuan.interop.gguf.container import ALIGNMENT, F32, U32, GgufFile, Typed, write_container
 from ciyuan.interop.gguf.kinds import Kind, holds, named
@@ -38,8 +39,9 @@ HEADS = ("token_embd.weight", "output.weight")
 def read_gguf(path: str | Path) -> Loaded:
     """The model, its weights widened to float32, and the tokeniser of a GGUF file. Nothing is fetched.
 
-    info: {"source": the file's name, "kinds": how it stores its tensors}. Raises ModelFolderError where the file is damaged, or
-    asks for what our definition does not compute; UserError where the package `gguf` is needed and missing.
+    info: {"source": the file's name, "kinds": how it stores its tensors}, and `ends.ENDS` where several tokens end a text. Raises
+    ModelFolderError where the file is damaged, or asks for what our definition does not compute; UserError where the package
+    `gguf` is needed and missing.
     """
     with GgufFile(path) as file:
         architecture, keys = settings_of(file.metadata, file.where)
@@ -52,7 +54,9 @@ def read_gguf(path: str | Path) -> Loaded:
         keys.finish()
         config = ModelConfig.of({**config.model_dump(), **read.ids})
         model = _load(config, architecture.table(config), file)
-        info = {"source": file.where.name, "kinds": sorted(file.kinds())}
+        info: dict[str, Any] = {"source": file.where.name, "kinds": sorted(file.kinds())}
+        if read.ends:
+            info[ENDS] = {WRITING: [config.eos_id, *read.ends]}
     return Loaded(model, read.tokenizer, info, origin=f"GGUF, {architecture.name}", notes=read.notes)
 
 

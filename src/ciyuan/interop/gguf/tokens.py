@@ -20,7 +20,7 @@ from ciyuan.interop.mapping import shown_name
 from ciyuan.model.config import ModelConfig
 from ciyuan.text import SpecialTokens, Tokenizer, chat
 from ciyuan.text.pieces import SPACE
-from ciyuan.text.special import Role
+from ciyuan.text.special import NO_PAD, Role
 from ciyuan.text.tokenizer import Template
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -32,7 +32,6 @@ FRAMES: dict[tuple[bool, bool], Template] = {
     (False, False): "none", (True, False): "bos", (False, True): "eos", (True, True): "bos-eos",
 }  # fmt: skip
 """What goes around a text, by add_bos_token and add_eos_token."""
-PADS = ("<pad>", "[PAD]", "<|pad|>", "<PAD>", "<|finetune_right_pad_id|>", "<|vision_pad|>", "<|fim_pad|>")
 NFC = {"type": "NFC"}
 MOST_CHARACTERS = 2**23
 """In the pieces of a SentencePiece vocabulary, since each is tried at every cut. Those known have a quarter of that."""
@@ -46,18 +45,22 @@ PROBE = (
 
 @dataclass(frozen=True)
 class Read:
-    """A tokeniser, the ids that the model is to know of, and what is otherwise than in the file, in words."""
+    """A tokeniser, the ids that the model is to know of, and what is otherwise than in the file, in words.
+
+    ends: tokens beside EOS that end what is generated: the end of a turn, and of a message to a tool.
+    """
 
     tokenizer: Tokenizer
     ids: dict[str, int | None]
+    ends: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
 
 def read_tokenizer(keys: Metadata, vocab_size: int) -> Read:
     """The tokeniser of a file whose table has vocab_size rows.
 
-    BOS has its role where the file says that a text begins with it. PAD is a token of its own: where the file shares it with
-    another role, one that stands for nothing takes its place. Raises ModelFolderError where it cannot be used, naming the key.
+    BOS has its role where the file says that a text begins with it. PAD that is another role's token is none, as in a folder: rows
+    are filled with EOS, and masked by position. Raises ModelFolderError where it cannot be used, naming the key.
     """
     build, begins = keys.choice("tokenizer.ggml.model", {"gpt2": (_of_bytes, None), "llama": (_of_pieces, True)}, "")
     tokens = keys.texts("tokenizer.ggml.tokens")
@@ -113,17 +116,10 @@ def _with_roles(
         raise ModelFolderError(
             "tokenizer.ggml.eos_token_id is missing: where a text ends is not known", where=keys.where
         )
-    taken = {spelling for role, spelling in spelt.items() if role != "pad"} | set(chat.MARKERS)
     notes: tuple[str, ...] = ()
-    if spelt["pad"] is None or spelt["pad"] in taken:
-        free = [token for token in PADS if token in vocabulary]
-        free += [token for token, kind in vocabulary.items() if kind == UNUSED]
-        free += [token for token in reversed(special) if token not in taken]
-        if not free:
-            raise ModelFolderError("it has no token that could stand for padding alone", where=keys.where)
-        shared = f"PAD was {shown_name(spelt['pad'])}, another role's token" if spelt["pad"] else "there was no PAD"
-        spelt["pad"] = free[0]
-        notes = (f"{shared}; {shown_name(free[0])} stands for padding, and is never written",)
+    if spelt["pad"] in (None, *(spelling for role, spelling in spelt.items() if role != "pad")):
+        spelt["pad"] = None
+        notes = (NO_PAD,)
     roles = set(spelt.values())
     backend.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in roles if token is not None]
@@ -132,11 +128,13 @@ def _with_roles(
     tokenizer = Tokenizer(backend, SpecialTokens(**spelt, extra=extra))
     tokenizer.frame(FRAMES[starts, ends])
     tokenizer.chat_template = keys.text("tokenizer.chat_template")
-    # What only other ways of asking a model need: turns of a chat and gaps to fill, by id; further templates; the original file.
-    keys.ignore_like(r"tokenizer\.ggml\.(eot|eom|fim_\w+|prefix|suffix|middle)_(token_)?id")
+    further = {keys.optional(f"tokenizer.ggml.{name}_token_id", high=len(texts) - 1) for name in ("eot", "eom")}
+    # What only other ways of asking a model need: gaps to fill, by id; further templates; the original file.
+    keys.ignore_like(r"tokenizer\.ggml\.(fim_\w+|prefix|suffix|middle)_(token_)?id")
     keys.ignore_like(r"tokenizer\.chat_template[s.].*|tokenizer\.huggingface\.json")
     bos_id = tokenizer.bos_id if starts else None
-    return Read(tokenizer, {"pad_id": tokenizer.pad_id, "bos_id": bos_id, "eos_id": tokenizer.eos_id}, notes)
+    ids = {"pad_id": tokenizer.pad_id, "bos_id": bos_id, "eos_id": tokenizer.eos_id}
+    return Read(tokenizer, ids, tuple(sorted(end for end in further if end not in (None, tokenizer.eos_id))), notes)
 
 
 def _filler(row: int) -> str:

@@ -38,7 +38,9 @@ def main() -> None:
         greedy.append(written)
     found = {
         "ids": [model.tokenize(text.encode(), add_bos=False, special=True) for text in request["texts"]],
-        "framed": None,
+        "framed": [model.tokenize(text.encode(), add_bos=True, special=True) for text in request["texts"]]
+        if request["framed"]
+        else None,
         "greedy": greedy,
         "greedy_text": [model.detokenize(row).decode(errors="replace") for row in greedy],
         "problems": [],

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ciyuan.errors import ExportError
+from ciyuan.interop.ends import stop_ids
 from ciyuan.interop.huggingface import Loaded, family_of
 from ciyuan.interop.runners.process import MissingRuntime, ScriptError, run_script
 from ciyuan.interop.writers.hugging_face import write_hugging_face
@@ -62,8 +63,10 @@ def _outputs(loaded: Loaded, model_type: str) -> Written:
         return Written(("hidden", "pooled") if config.pooler else ("hidden",), left_out=tuple(heads))
     if config.head != "language-model":
         raise ExportError(f"CTranslate2 has no {config.head} head for a {config.family}", fix=FIX)
-    never = {token for token in (config.pad_id, config.bos_id, config.start_id) if token not in (None, config.eos_id)}
-    pieces = [loaded.tokenizer.token(token) for token in sorted(never)]
+    ends, reserved = {config.eos_id, *stop_ids(loaded.info)}, {config.pad_id, config.bos_id, config.start_id}
+    pieces = [
+        loaded.tokenizer.token(token) for token in sorted(token for token in reserved - ends if token is not None)
+    ]
     advice = (f"these are never written by our decoding: pass them as suppress_sequences: {', '.join(pieces)}",)
     if config.family == "decoder":
         return Written(("logits",), advice=advice)
