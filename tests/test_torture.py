@@ -86,9 +86,11 @@ def test_figures_are_written_to_their_row(tmp_path: Path) -> None:
     record.write(path, json.dumps(first), "what it is")
     record.write(path, json.dumps(first | {"id": "T10"}), "another")
     record.write(path, json.dumps(first | {"id": "D1"}), "data")
+    record.write(path, json.dumps(first | {"id": "T2-DEMO"}), "by hand")
+    record.write(path, json.dumps(first | {"id": "T2-DEMO"}), "by hand")
     record.write(path, json.dumps(first | {"n": 20, "worst": {"share": 0.25}}), "what it is")
     rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith(("| T", "| D"))]
-    assert [row.split("|")[1].strip() for row in rows] == ["T2", "T10", "D1"]
+    assert [row.split("|")[1].strip() for row in rows] == ["T2", "T2-DEMO", "T10", "D1"]
     assert "| 20 |" in rows[0]
     assert "share 0.25" in rows[0]
 

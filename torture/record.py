@@ -27,14 +27,19 @@ def write(path: Path, line: str, promise: str) -> None:
     figures: dict[str, Any] = json.loads(line)
     text = path.read_text(encoding="utf-8") if path.exists() else HEAD
     head, rows = text, {}
-    for row in re.findall(r"^\| [TDCXS]\d+ \|.*\n", text, flags=re.MULTILINE):
+    for row in re.findall(r"^\| [TDCXS]\d+(?:-\w+)? \|.*\n", text, flags=re.MULTILINE):
         rows[row.split("|")[1].strip()] = row
         head = head.replace(row, "")
     rows[figures["id"]] = _row(figures, promise)
-    ordered = "".join(rows[name] for name in sorted(rows, key=lambda name: (ORDER.index(name[0]), int(name[1:]))))
+    ordered = "".join(rows[name] for name in sorted(rows, key=_place))
     table = head.index("|---|") if "|---|" in head else len(head)
     end = head.index("\n", table) + 1 if "|---|" in head else len(head)
     path.write_text(head[:end] + ordered + head[end:], encoding="utf-8")
+
+
+def _place(name: str) -> tuple[int, int, str]:
+    number, _, more = name[1:].partition("-")
+    return ORDER.index(name[0]), int(number), more
 
 
 def _row(figures: Mapping[str, Any], promise: str) -> str:

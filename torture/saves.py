@@ -33,6 +33,16 @@ def save(folder: Path, *steps: int, keep: int = 2) -> Checkpoints:
     return checkpoints
 
 
+def save_over(folder: Path, step: int, *, keep: int, background: bool) -> None:
+    """One more checkpoint, by the thread that runs do it by in the background, or by this one."""
+    checkpoints = Checkpoints(folder, keep=keep)
+    if background:
+        checkpoints.save_in_background(step, contents(step), numbers(step))
+        checkpoints.wait()
+    else:
+        checkpoints.save(step, contents(step), numbers(step))
+
+
 def is_right(found: Checkpoint) -> bool:
     """Whether a checkpoint that was loaded is, bit for bit, what was saved."""
     wanted = contents(found.step)

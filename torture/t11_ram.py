@@ -25,9 +25,9 @@ CEILING = 1024
 
 
 def run(tally: Tally) -> None:
-    corpus, line = (5120, 2048) if tally.full and tally.mutant is None else (0.1, 0.5)
     ceiling = CEILING if tally.mutant is None else 20
-    for case, (name, size) in zip(tally.cases(2), (("corpus", corpus), ("line", line))):
+    sizes = {"corpus": 5120, "line": 2048} if tally.full and tally.mutant is None else {"corpus": 0.1}
+    for case, (name, size) in zip(tally.cases(len(sizes)), sizes.items()):
         if shutil.disk_usage(tally.disk).free < 3 * size * MEGABYTE:
             tally.lacks(f"{3 * size:,.0f} MB of disk for a {name} of {size:,.0f} MB")
             continue

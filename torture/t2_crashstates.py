@@ -13,14 +13,13 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ciyuan.training import checkpoint
 from torture.harness import Tally, broken, replaced
-from torture.saves import contents, is_right, newest, numbers, save
+from torture.saves import is_right, newest, save, save_over
 
 BEFORE, AFTER = 7, 8
 """The step that is on the disk, and the one that is being saved when the power fails."""
@@ -28,17 +27,18 @@ PAGE = 4096
 
 
 def run(tally: Tally) -> None:
-    recorded: dict[int, list[Op]] = {}
+    recorded: dict[Path, list[Op]] = {}
     with broken(MUTANTS, tally.mutant):
         for case in tally.cases(tally.size(fast=120, full=10_000)):
-            keep = 1 + case.number % 2
-            if keep not in recorded:
-                recorded[keep] = record(tally.scratch / f"recorded-{keep}", keep)
-            ops = recorded[keep]
+            keep, background = 1 + case.number % 2, case.number // 2 % 2 == 1
+            root = tally.scratch / f"recorded-{keep}{'-background' if background else ''}"
+            if root not in recorded:
+                recorded[root] = record(root, keep, background=background)
+            ops = recorded[root]
             cut = case.draw.randrange(len(ops) + 1)
             if case.draw.random() < 0.2:
                 cut = len(ops)  # just after the save has returned
-            state = Disk(tally.scratch / f"recorded-{keep}" / "checkpoints")
+            state = Disk(root / "checkpoints")
             for op in ops[:cut]:
                 op.on(state)
             folder = case.folder / "checkpoints"
@@ -71,7 +71,7 @@ class Op:
         getattr(disk, self.name)(self)
 
 
-def record(root: Path, keep: int) -> list[Op]:
+def record(root: Path, keep: int, *, background: bool) -> list[Op]:
     """Save step AFTER over step BEFORE, which is on the disk, and write down every call."""
     folder = root / "checkpoints"
     save(folder, BEFORE, keep=keep)
@@ -112,7 +112,7 @@ def record(root: Path, keep: int) -> list[Op]:
         replaced(tempfile, "mkdtemp", mkdtemp), replaced(os, "fsync", fsync), replaced(Path, "open", opened),
         replaced(Path, "rename", noting("rename", rename)), replaced(shutil, "rmtree", rmtree),
     ):  # fmt: skip
-        checkpoint.Checkpoints(folder, keep=keep).save(AFTER, contents(AFTER), numbers(AFTER))
+        save_over(folder, AFTER, keep=keep, background=background)
     return ops
 
 
@@ -264,30 +264,30 @@ def _folders_not_synced() -> Iterator[None]:
 def _hashes_not_compared() -> Iterator[None]:
     """And files not synced, as most programs write them."""
 
-    def write(path: Path, fill: Callable[[Any], None]) -> str:
-        with path.open("wb") as stream, ThreadPoolExecutor(1) as hashing:
-            file = checkpoint._Hashed(stream, hashing)
-            fill(file)
+    def fill(path: Path, hashing: Any, write: Callable[[Any], None]) -> Any:
+        with path.open("wb") as stream:
+            file = checkpoint._Hashed(path.name, stream, hashing)
+            write(file)
             stream.flush()
-        return f"{'0' * 64} {file.size} {path.name}\n"
+        return file
 
     def verified(folder: Path) -> dict[str, int]:
         return {path.name: path.stat().st_size for path in folder.iterdir() if path.name != "MANIFEST"}
 
-    with replaced(checkpoint, "_write", write), replaced(checkpoint, "_verified", verified):
+    with replaced(checkpoint, "_fill", fill), replaced(checkpoint, "_verified", verified):
         yield
 
 
 @contextlib.contextmanager
 def _old_one_removed_first() -> Iterator[None]:
-    real = checkpoint.Checkpoints.save
+    real = checkpoint.Checkpoints._write
 
     def hasty(self: checkpoint.Checkpoints, *arguments: Any) -> Path:
         for folder in self.folders():
             shutil.rmtree(folder)
         return real(self, *arguments)
 
-    with replaced(checkpoint.Checkpoints, "save", hasty):
+    with replaced(checkpoint.Checkpoints, "_write", hasty):
         yield
 
 

@@ -1,6 +1,7 @@
 """SIGKILL, a full disk and a broken one at each write, sync and rename of a save: the checkpoint before it loads, always.
 
-By the system's own calls: `strace` attaches to a process that is about to save and has the N-th call killed or refused.
+By the system's own calls: `strace` attaches to a process that is about to save, in the background or not, and has the N-th call
+killed or refused.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ciyuan.errors import DiskError
 from ciyuan.interop.tensors import write_tensors
 from ciyuan.training import checkpoint
 from torture.harness import Case, Tally, replaced
-from torture.saves import contents, is_right, newest, numbers, save
+from torture.saves import is_right, newest, save, save_over
 from torture.workload import processes
 
 BEFORE, AFTER = 4, 5
@@ -39,18 +40,20 @@ def run(tally: Tally) -> None:
         tally.lacks("strace may not attach to processes here")
         return
     trials = [(call, fault, n) for call in CALLS for fault in FAULTS for n in range(1, counts[call] + 1)]
-    size = tally.size(12, len(trials))
+    size = tally.size(12, 2 * len(trials))
     step = max(1, len(trials) // size)
     for case in tally.cases(size):
-        _one(tally, case, tracer, *trials[(case.number * step) % len(trials)])
+        background = case.number >= len(trials) if tally.full else case.number % 2 == 1
+        _one(tally, case, tracer, *trials[(case.number * step) % len(trials)], background=background)
 
 
-def _one(tally: Tally, case: Case, tracer: str, call: str, fault: str, n: int) -> None:
+def _one(tally: Tally, case: Case, tracer: str, call: str, fault: str, n: int, *, background: bool) -> None:
     folder = case.folder / "checkpoints"
     save(folder, BEFORE, keep=1)
-    code = _traced(tracer, case.folder, f"inject={call}:{FAULTS[fault]}:when={n}", tally.mutant)
+    injected = f"inject={call}:{FAULTS[fault]}:when={n}"
+    code = _traced(tracer, case.folder, injected, tally.mutant, background=background)
     found, told = newest(folder)
-    what = f"{fault} at {call} {n}"
+    what = f"{fault} at {call} {n}{', in the background' if background else ''}"
     if found is None or not is_right(found):
         tally.fail(case, f"{what}: no whole checkpoint is left: {told}")
     elif code == SAVED and found.step != AFTER:
@@ -72,10 +75,12 @@ def _counts(tracer: str, tally: Tally) -> dict[str, int] | None:
     return {call: len(re.findall(rf"\b{call}\(", seen)) for call in CALLS}
 
 
-def _traced(tracer: str, folder: Path, inject: str | None, mutant: str | None) -> int | None:
+def _traced(
+    tracer: str, folder: Path, inject: str | None, mutant: str | None, *, background: bool = False
+) -> int | None:
     """Save step AFTER in a process under strace. Returns its exit code."""
     go = folder / "go"
-    process = processes.Process(target=_save_when_told, args=(folder, mutant))
+    process = processes.Process(target=_save_when_told, args=(folder, mutant, background))
     process.start()
     words = [tracer, "-f", "-p", str(process.pid), "-o", str(folder / "strace.out"), "-e", f"trace={','.join(CALLS)}"]
     watching = subprocess.Popen([*words, *(["-e", inject] if inject else [])], stderr=subprocess.PIPE, text=True)
@@ -95,12 +100,12 @@ def _traced(tracer: str, folder: Path, inject: str | None, mutant: str | None) -
     return process.exitcode
 
 
-def _save_when_told(folder: Path, mutant: str | None) -> None:
+def _save_when_told(folder: Path, mutant: str | None, background: bool) -> None:
     while not (folder / "go").exists():
         time.sleep(0.002)
     with MUTANTS[mutant]() if mutant is not None else contextlib.nullcontext():
         try:
-            checkpoint.Checkpoints(folder / "checkpoints", keep=1).save(AFTER, contents(AFTER), numbers(AFTER))
+            save_over(folder / "checkpoints", AFTER, keep=1, background=background)
         except DiskError as error:
             os._exit(REFUSED if str(folder / "checkpoints") in str(error) else WORDLESS)
         except BaseException:  # noqa: BLE001 (whatever it is, it is not what was promised)
@@ -112,14 +117,14 @@ def _save_when_told(folder: Path, mutant: str | None) -> None:
 def _in_place() -> Iterator[None]:
     """A save that overwrites the files of the one before."""
 
-    def overwrite(self: checkpoint.Checkpoints, step: int, tensors: Any, state: Any) -> Path:
+    def overwrite(self: checkpoint.Checkpoints, step: int, tensors: Any, text: str) -> Path:
         folder = self.folders()[-1]
         for name, group in tensors.items():
             with (folder / f"{name}.safetensors").open("wb") as file:
                 write_tensors(file, group)
         return folder
 
-    with replaced(checkpoint.Checkpoints, "save", overwrite):
+    with replaced(checkpoint.Checkpoints, "_write", overwrite):
         yield
 
 

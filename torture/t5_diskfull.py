@@ -22,7 +22,7 @@ from ciyuan.training import RunFolder, RunLog, checkpoint
 from ciyuan.training.ledger import Ledger, read
 from ciyuan.training.monitor import StepReport
 from torture.harness import Case, Tally, broken, replaced
-from torture.saves import contents, is_right, newest, numbers, save
+from torture.saves import is_right, newest, save, save_over
 from torture.workload import build
 
 PAGE = 4096
@@ -118,7 +118,7 @@ class _Checkpoint(Kind):
         with (
             replaced(checkpoint, "require_space", lambda folder, needed: None) if hurried else contextlib.nullcontext()
         ):
-            checkpoint.Checkpoints(disk / "checkpoints").save(2, contents(2), numbers(2))
+            save_over(disk / "checkpoints", 2, keep=2, background=draw.random() < 0.5)
 
     def old(self, disk: Path, state: object) -> bool:
         found, _ = newest(disk / "checkpoints")
@@ -249,7 +249,7 @@ def _used(place: Path) -> int:
 @contextlib.contextmanager
 def _errors_swallowed() -> Iterator[None]:
     """A writer that logs and goes on."""
-    real: Callable[..., Path] = checkpoint.Checkpoints.save
+    real: Callable[..., Path] = checkpoint.Checkpoints._write
 
     def save_anyway(self: checkpoint.Checkpoints, *arguments: object) -> Path:
         try:
@@ -257,7 +257,7 @@ def _errors_swallowed() -> Iterator[None]:
         except UserError:
             return self.folder
 
-    with replaced(checkpoint.Checkpoints, "save", save_anyway):
+    with replaced(checkpoint.Checkpoints, "_write", save_anyway):
         yield
 
 

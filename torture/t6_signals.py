@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT in every phase: a checkpoint within a step, exit 143, and the same bits at the end once it is resumed.
 
-Alone and on two ranks of which one is signalled; a second signal leaves at once. With --full also under torchrun, where all must be
-over before it would kill.
+Alone and on two ranks of which one is signalled; half of the runs save in the background; a second signal leaves at once. With
+--full also under torchrun, where all must be over before it would kill.
 """
 
 from __future__ import annotations
@@ -63,14 +63,15 @@ def run(tally: Tally) -> None:
         number = case.draw.choice([signal.SIGTERM, signal.SIGINT])
         rank = int(form == "2" and phase != "save")  # it is rank 0 that saves
         plan = Plan(phase, number, case.draw.randint(1, 1 if phase in ONCE else 3), rank)
-        _one(tally, case, Sitting(case.folder / "run", form, mutant=tally.mutant), plan, straight[form])
+        sitting = Sitting(case.folder / "run", form, background=case.number % 2 == 0, mutant=tally.mutant)
+        _one(tally, case, sitting, plan, straight[form])
     if tally.mutant is None:
         for case in tally.cases(tally.size(fast=0, full=6), start=n):
             _under_torchrun(tally, case)
 
 
 def _one(tally: Tally, case: Case, sitting: Sitting, plan: Plan, wanted: dict[str, Any]) -> None:
-    what = f"{signal.Signals(plan.number).name} in {plan.phase}, {sitting.form}"
+    what = f"{signal.Signals(plan.number).name} in {plan.phase}, {sitting.form}{', background' if sitting.background else ''}"
     began = time.monotonic()
     codes = wait(_launch(sitting, plan, tally.mutant))
     tally.see("seconds to the end", time.monotonic() - began)
@@ -109,6 +110,7 @@ def _launch(sitting: Sitting, plan: Plan | None, mutant: str | None) -> list[Any
 
 
 def _sit(sitting: Sitting, plan: Plan | None, rank: int) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what runs in its background ignore it
     with contextlib.ExitStack() as stack:
         if plan is not None and rank == plan.rank:
             stack.enter_context(_signalling(sitting, plan))
@@ -176,7 +178,7 @@ def _signalling(sitting: Sitting, plan: Plan) -> Iterator[None]:
     if plan.phase in ("step", "accumulation", "second"):
         places.append((Seq2Seq, "loss", loss(Seq2Seq.loss)))
     if plan.phase == "save":
-        places.append((checkpoint.Checkpoints, "save", inside(checkpoint.Checkpoints.save)))
+        places.append((checkpoint.Checkpoints, "_write", inside(checkpoint.Checkpoints._write)))
     with contextlib.ExitStack() as stack:
         for owner, name, value in places:
             stack.enter_context(replaced(owner, name, value))

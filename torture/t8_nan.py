@@ -20,6 +20,7 @@ from ciyuan.batch import Batch, Loss
 from ciyuan.errors import TrainingError
 from ciyuan.objectives import Seq2Seq
 from ciyuan.training import checkpoint, loop
+from ciyuan.training.snapshot import Snapshot
 from torture.harness import Case, Tally, broken, replaced
 from torture.workload import END, PAD, START, Sitting, processes, settings, train_ranks, wait
 
@@ -154,7 +155,7 @@ def _not_looked_at() -> Iterator[None]:
         def __getattr__(self, name: str) -> Any:
             return (lambda number: True) if name == "isfinite" else getattr(math, name)
 
-    with replaced(loop, "math", Trusting()), replaced(loop.Training, "_not_finite", lambda self: None):
+    with replaced(loop, "math", Trusting()), replaced(Snapshot, "not_finite", lambda self: None):
         yield
 
 

@@ -45,7 +45,7 @@ ABANDONED = 75
 """Exit code of a rank whose neighbour died."""
 PAD, START, END, V = 0, 1, 2, 40
 WORDS = {"red": "红", "dog": "狗", "sees": "看见", "cat": "猫", "big": "大", "bird": "鸟"}
-CLOCKED = ("elapsed", "tokens_per_second")
+CLOCKED = ("elapsed", "tokens_per_second", "of_ceiling")
 CLOCKED_STATE = ("elapsed", "costs", "sums", "log_position")
 
 
@@ -53,13 +53,15 @@ CLOCKED_STATE = ("elapsed", "costs", "sums", "log_position")
 class Sitting:
     """One start of a run, up to its end or until it is killed. form: "recipe", or the number of ranks.
 
-    fatal: kill this process at that call of a disk function inside a save, counted from 1 over the sitting; 0: never.
+    background: save so, which must leave no trace in what remains. fatal: kill this process at that call of a disk function
+    inside a save, counted from 1 over the sitting; 0: never.
     """
 
     folder: Path
     form: str = "1"
     steps: int = STEPS
     fatal: int = 0
+    background: bool = False
     mutant: str | None = None
     threads: int = 1
     seed: int = 3
@@ -115,7 +117,7 @@ def recipe(sitting: Sitting) -> Recipe:
 def settings(sitting: Sitting) -> TrainingSettings:
     return TrainingSettings(
         steps=sitting.steps, batch_tokens=80, accumulate=2, average="ema", checkpoint_every=3, evaluate_every=5, log_every=1,
-        seed=sitting.seed, threads=sitting.threads,
+        seed=sitting.seed, threads=sitting.threads, save_in_background=sitting.background,
     )  # fmt: skip
 
 
@@ -250,19 +252,19 @@ def _fatal_call(sitting: Sitting) -> Iterator[None]:
         file._file.write(bytes(data)[: len(data) // 2])
         file._file.flush()
 
-    real_save = checkpoint.Checkpoints.save
+    real_write = checkpoint.Checkpoints._write
 
-    def save(*args: Any) -> Path:
+    def write(*args: Any) -> Path:
         nonlocal inside
         inside = True
         try:
-            return real_save(*args)
+            return real_write(*args)
         finally:
             inside = False
 
     with contextlib.ExitStack() as stack:
         for owner, name, value in (
-            (checkpoint.Checkpoints, "save", save),
+            (checkpoint.Checkpoints, "_write", write),
             (checkpoint._Hashed, "write", counted(checkpoint._Hashed.write, half_written)),
             (os, "fsync", counted(os.fsync)),
             (Path, "rename", counted(Path.rename)),
@@ -288,8 +290,12 @@ def remains(folder: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     found["metrics"] = [{name: value for name, value in line.items() if name not in CLOCKED} for line in lines]
     for name in ("ledger.bin", "model.safetensors", "tokenizer.json", "config.json", "ciyuan.json"):
-        if (folder / name).exists():
-            found[name] = (folder / name).read_bytes()
+        if (
+            folder / name
+        ).exists():  # of saving in the background the recipe in ciyuan.json tells, and nothing else may
+            found[name] = (
+                (folder / name).read_bytes().replace(b"save_in_background: true", b"save_in_background: false")
+            )
     return found
 
 

@@ -6,7 +6,7 @@
 
 A save writes into tmp-…, MANIFEST last; syncs each file and the folder to the disk; renames; syncs the parent; and only then
 removes older checkpoints, each by renaming it to tmp-… first. So a folder named step-… was once complete, and whatever is
-wrong with it now happened to the disk: the hashes tell.
+wrong with it now happened to the disk: the hashes tell. In the background it is the same save, of a copy, by a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,27 +54,70 @@ class Checkpoints:
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
         self._damaged: set[Path] = set()
+        self._background: Future[Path] | None = None
 
     def save(self, step: int, tensors: Mapping[str, Tensors], numbers: Mapping[str, Any]) -> Path:
         """On the disk, and the only thing that a crash from here on can leave behind, once this returns.
 
         A second save of a step is kept beside the first, and goes before it. Raises DiskError, the earlier checkpoints untouched.
         """
+        self.wait()
+        return self._write(step, tensors, _as_text(step, numbers))
+
+    def save_in_background(self, step: int, tensors: Mapping[str, Tensors], numbers: Mapping[str, Any]) -> None:
+        """Copy the tensors into memory, which takes as much of it as a checkpoint does of the disk; a thread saves the copy.
+
+        On the disk once `wait` has returned. Waits for the save before this one. What goes wrong in the thread is raised by
+        whichever is called first: `look`, `wait` or another save.
+        """
+        self.wait()
+        text = _as_text(step, numbers)
+        copies = {
+            name: {key: tensor.detach().to("cpu", copy=True) for key, tensor in group.items()}
+            for name, group in tensors.items()
+        }
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ciyuan-checkpoint")
+        self._background = thread.submit(self._write, step, copies, text)
+        thread.shutdown(wait=False)  # it ends with its only work
+
+    def wait(self) -> None:
+        """Until the save in the background, if any, is on the disk. Raises what went wrong with it."""
+        if (saving := self._background) is not None:
+            try:
+                saving.result()
+            finally:
+                if saving.done():
+                    self._background = None
+
+    def look(self) -> None:
+        """Raises what went wrong with the save in the background, if that is known already. Does not wait."""
+        if self._background is not None and self._background.done():
+            self.wait()
+
+    def settle(self, say: Callable[[str], None]) -> None:
+        """Like `wait`, where another error is on its way out already: what went wrong is said, not raised."""
+        try:
+            self.wait()
+        except DiskError as error:
+            say(str(error))
+
+    def _write(self, step: int, tensors: Mapping[str, Tensors], text: str) -> Path:
         needed = size_of(tensors)
         draft: Path | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             require_space(self.folder, needed)
             draft = Path(tempfile.mkdtemp(prefix=f"tmp-step-{step}-", dir=self.folder))
-            manifest = [
-                _write(draft / f"{name}.safetensors", partial(write_tensors, tensors=group))
-                for name, group in tensors.items()
-            ]
-            text = json.dumps({**numbers, "step": step}, ensure_ascii=False, allow_nan=False, indent=1)
-            manifest.append(_write(draft / "state.json", lambda file: file.write(text.encode())))
-            whole = "".join(manifest)
-            whole += f"{hashlib.sha256(whole.encode()).hexdigest()} of the lines above\n"
-            _write(draft / "MANIFEST", lambda file: file.write(whole.encode()))
+            # One thread, so that the parts of a file are hashed in their order.
+            with ThreadPoolExecutor(max_workers=1) as hashing:
+                files = [
+                    _fill(draft / f"{name}.safetensors", hashing, partial(write_tensors, tensors=group))
+                    for name, group in tensors.items()
+                ]
+                files.append(_fill(draft / "state.json", hashing, lambda file: file.write(text.encode())))
+                manifest = "".join(file.line() for file in files)
+                manifest += f"{hashlib.sha256(manifest.encode()).hexdigest()} of the lines above\n"
+                _fill(draft / "MANIFEST", hashing, lambda file: file.write(manifest.encode()))
             _sync(draft)
             final = self._free_name(step)
             draft.rename(final)
@@ -156,6 +199,10 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(folder, step, tensors, numbers)
 
 
+def _as_text(step: int, numbers: Mapping[str, Any]) -> str:
+    return json.dumps({**numbers, "step": step}, ensure_ascii=False, allow_nan=False, indent=1)
+
+
 def size_of(tensors: Mapping[str, Tensors]) -> int:
     """Bytes that a save of these tensors takes, at most."""
     names = sum(len(name) + 128 for group in tensors.values() for name in group)
@@ -206,27 +253,35 @@ def _verified(folder: Path) -> dict[str, int]:
 
 
 class _Hashed:
-    """A file that is hashed as it is written, by another thread, while this one waits for the disk."""
+    """A file that is hashed as it is written, by another thread, while this one waits for the disk, up to the end of the save."""
 
-    def __init__(self, file: BinaryIO, hashing: Executor) -> None:
-        self._file, self._hashing, self.hash, self.size = file, hashing, hashlib.sha256(), 0
+    def __init__(self, name: str, file: BinaryIO, hashing: Executor) -> None:
+        self._name, self._file, self._hashing = name, file, hashing
+        self._hash, self._size = hashlib.sha256(), 0
+        self._parts: list[Future[None]] = []
 
     def write(self, data: bytes | memoryview) -> None:
         for start in range(0, len(data), _CHUNK):
             part = data[start : start + _CHUNK]
-            self._hashing.submit(self.hash.update, part)
+            self._parts.append(self._hashing.submit(self._hash.update, part))
             self._file.write(part)
-        self.size += len(data)
+        self._size += len(data)
+
+    def line(self) -> str:
+        """Of this file in MANIFEST."""
+        for part in self._parts:
+            part.result()
+        return f"{self._hash.hexdigest()} {self._size} {self._name}\n"
 
 
-def _write(path: Path, fill: Callable[[_Hashed], None]) -> str:
-    """Fill a file and sync it. Returns its line in MANIFEST. What is written must not change before that."""
-    with path.open("wb") as stream, ThreadPoolExecutor(max_workers=1) as hashing:  # one: parts are hashed in their order
-        file = _Hashed(stream, hashing)
-        fill(file)
+def _fill(path: Path, hashing: Executor, write: Callable[[_Hashed], None]) -> _Hashed:
+    """Write a file and sync it. What is written must not change until it is hashed too."""
+    with path.open("wb") as stream:
+        file = _Hashed(path.name, stream, hashing)
+        write(file)
         stream.flush()
         os.fsync(stream.fileno())
-    return f"{file.hash.hexdigest()} {file.size} {path.name}\n"
+    return file
 
 
 def _number(path: Path) -> tuple[int, int] | None:
