@@ -15,7 +15,10 @@ llama.cpp's differ by 7e-6 (root mean square) in float32, 0.22 in Q8_0, 0.26 in 
 blocks of eight bits moves ours by 0.21 and 0.22, and the two differences correlate by 0.68 in Q8_0 and 0.48 in Q4_1. That is the
 size and in part the direction; it is not the same rounding bit for bit, and no more texts agreed for it (10 for 7, 8 for 9).
 
-Exit code 1 if a prompt's ids differ, or any text in float32.
+Last, the model goes out again as `ciyuan export` writes it, each format proven in its own runtime, as far as that is installed
+beside ciyuan.
+
+Exit code 1 if a prompt's ids differ, or any text in float32, or an export is refused.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from export_matrix import attempt
 from understanding import publish
 
 PEER = Path(__file__).resolve().parent / "peers/llama.py"
@@ -42,6 +46,10 @@ PROMPTS = (
     "It's a rule: don't", "<|im_start|>user\nName a fruit.<|im_end|>\n<|im_start|>assistant\n",
     "北京是中国的", "今天天气很好，我们去", "水的化学式是", "人工智能是", "def fibonacci(n):\n", "import numpy as np\n\nx = np.",
     "for (int i = 0; i < n; i++) {\n", "SELECT name, COUNT(*) FROM users", "<html>\n  <head>\n    <title>",
+)  # fmt: skip
+EXPORTS = (
+    ("hf", "f32"), ("gguf", "f32"), ("gguf", "f16"), ("gguf", "int8"), ("ctranslate2", "f32"), ("ctranslate2", "f16"),
+    ("ctranslate2", "int8"),
 )  # fmt: skip
 
 
@@ -100,7 +108,22 @@ def bench(settings: argparse.Namespace, folder: Path) -> tuple[list[str], bool]:
         ]
     answer = ours_of(given, PROMPTS[0], settings.new_tokens)
     lines += ["", f"{PROMPTS[0]!r} goes on {answer.text!r}. Where texts part:", "", *shown]
-    return lines, agreed
+    exports, proven = exported(given, folder)
+    return [*lines, "", "Exported again:", "", *exports], agreed and proven
+
+
+def exported(given: Any, folder: Path) -> tuple[list[str], bool]:
+    """What is said of the model's exports, a line each."""
+    from ciyuan.interop import save_model_folder
+
+    save_model_folder(folder / "model", given.model, given.tokenizer, {"task": "causal-lm"}, "")
+    lines, good = [], True
+    for target, precision in EXPORTS:
+        cell, problem = attempt(folder / "model", folder / "out", target, precision)
+        good &= cell.verdict in ("proven", "absent")
+        lines.append(f"- {target}, {precision}: {cell.verdict}{': ' * bool(problem or cell.said)}{problem or cell.said}")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return lines, good
 
 
 def theirs_of(path: Path, settings: argparse.Namespace) -> list[Answer]:

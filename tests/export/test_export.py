@@ -100,7 +100,10 @@ def test_a_missing_runtime_is_said_and_the_export_refused_or_called_not_proven(
     [
         ("modern-encoder", {"format": "ctranslate2"}, "cannot carry a model of type modernbert"),
         ("gpt2-2019", {"format": "pickle"}, "formats: hf, ctranslate2, onnx, gguf"),
+        ("gpt2-2019", {"format": "gptf"}, "did you mean gguf?"),
         ("gpt2-2019", {"format": "hf", "quantize": "int8"}, "hf has no such option"),
+        ("gpt2-2019", {"format": "hf", "dtype": "f16"}, "did you mean float16?"),
+        ("gpt2-2019", {"format": "gguf", "dtype": "q8_0"}, "say --quantize q8_0"),
         ("gpt2-2019", {"format": "onnx", "dtype": "float16"}, "allowed: float32"),
         ("gpt2-2019", {"format": "ctranslate2", "quantize": "int8", "dtype": "float16"}, "no say beside --quantize"),
         ("gpt2-2019", {"format": "ctranslate2", "quantize": "int4"}, "allowed: int8, int8_float32, int8_float16"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ciyuan.export.probe import build_probe, next_logits, our_outputs, our_text
-from ciyuan.export.proof import Proof, Tolerance, prove
+from ciyuan.export.proof import NextToken, Proof, Tolerance, prove
 from ciyuan.interop.runners.process import Answers
 from ciyuan.model import Transformer
 from ciyuan.text import Tokenizer
@@ -34,10 +34,12 @@ def answers(ours: Transformer, tokens: Tokenizer) -> tuple[dict[str, Any], dict[
 
 
 def judged(
-    ours: Transformer, tokens: Tokenizer, values: dict[str, Any], arrays: dict[str, Any], most: float = 1e-4
-) -> Proof:
+    ours: Transformer, tokens: Tokenizer, values: dict[str, Any], arrays: dict[str, Any], most: float = 1e-4,
+    next_token: NextToken | None = None,
+) -> Proof:  # fmt: skip
     probe = build_probe(ours, tokens)
-    return prove(ours, tokens, probe, Answers(values, arrays), outputs=["logits"], tolerance=Tolerance(most))
+    tolerance = Tolerance(most, next_token=next_token)
+    return prove(ours, tokens, probe, Answers(values, arrays), outputs=["logits"], tolerance=tolerance)
 
 
 def test_equal_answers_hold() -> None:
@@ -124,3 +126,62 @@ def test_what_the_runtime_says_of_the_weights_is_a_difference() -> None:
     values, arrays = answers(ours, tokens)
     values["problems"] = ["missing_keys: lm_head.weight"]
     assert not judged(ours, tokens, values, arrays).holds
+
+
+def test_in_fewer_bits_it_is_the_next_token_that_counts() -> None:
+    ours, tokens = made()
+    values, arrays = answers(ours, tokens)
+    arrays["logits.0"][0] += 3.0  # as likely as before, every one
+    proof = judged(ours, tokens, values, arrays, next_token=NextToken(divergence=1e-3, margin=0.1))
+    assert proof.holds
+    facts = proof.compared["logits"]["next token"]
+    assert facts["same"] == facts["of"] == sum(len(each) for each in arrays.values())
+    assert facts["mean divergence"] < 1e-6
+    assert facts["widest margin lost"] is None
+    assert not judged(ours, tokens, values, arrays).holds, "where no bits were saved the numbers count"
+
+
+def test_another_likeliest_token_is_a_difference_where_ours_led_by_more_than_the_margin() -> None:
+    ours, tokens = made()
+    values, arrays = answers(ours, tokens)
+    row = arrays["logits.2"][5]
+    first, second = row.argsort()[[-1, -2]]
+    lead = row[first] - row[second]
+    row[[first, second]] = row[[second, first]]
+    strict = judged(ours, tokens, values, arrays, next_token=NextToken(divergence=9.0, margin=0.9 * lead))
+    assert "logits of probe text 3" in strict.differences[0]
+    assert f"at position 5: {tokens.token(int(first))} is likeliest for us by" in strict.differences[0]
+    mild = judged(ours, tokens, values, arrays, next_token=NextToken(divergence=9.0, margin=1.1 * lead))
+    assert mild.holds
+    assert mild.compared["logits"]["next token"]["widest margin lost"] == pytest.approx(lead, rel=1e-4)
+
+
+def test_predictions_that_diverge_on_average_are_a_difference() -> None:
+    ours, tokens = made()
+    values, arrays = answers(ours, tokens)
+    for each in arrays.values():
+        each *= 0.5  # the same order, flatter
+    proof = judged(ours, tokens, values, arrays, next_token=NextToken(divergence=1e-3, margin=0.0))
+    assert "theirs diverge from ours" in proof.differences[0]
+    assert proof.compared["logits"]["next token"]["same"] == proof.compared["logits"]["next token"]["of"]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_in_fewer_bits_too_what_is_no_number_is_a_difference(wrong: float) -> None:
+    ours, tokens = made()
+    values, arrays = answers(ours, tokens)
+    arrays["logits.0"][0, 0] = wrong
+    assert not judged(ours, tokens, values, arrays, next_token=NextToken(divergence=1e9, margin=1e9)).holds
+
+
+def test_where_texts_part_the_margin_is_told_beside_the_usual_one() -> None:
+    ours, tokens = made()
+    values, arrays = answers(ours, tokens)
+    values["greedy"][2] = [*values["greedy"][2][:3], 7, *values["greedy"][2][4:]]
+    values["greedy_text"][2] = tokens.decode(values["greedy"][2])
+    told = judged(ours, tokens, values, arrays, next_token=NextToken(divergence=1.0, margin=100.0))
+    assert told.holds
+    facts = told.compared["greedy text"]
+    assert 0 < facts["margins where texts part"]["widest"] < facts["margins where texts part"]["allowed"] == 100.0
+    assert facts["usual margin"] > 0
+    assert "usual margin" not in judged(ours, tokens, *answers(ours, tokens)).compared["greedy text"]

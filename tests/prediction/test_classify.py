@@ -95,7 +95,8 @@ def test_a_long_pair_is_cut_as_it_was_in_training():
     first, second = (tokenizer.decode(side[:size]) for side, size in zip(sides, sizes))
     (cut,) = classify(model, tokenizer, [texts[0]], labels=LABELS, second=[texts[1]], max_length=room)
     (same,) = classify(model, tokenizer, [first], labels=LABELS, second=[second])
-    assert cut.truncated and not same.truncated
+    assert cut.truncated
+    assert not same.truncated
     assert cut.probabilities == pytest.approx(same.probabilities, abs=1e-12)
 
 

@@ -130,6 +130,7 @@ def test_tokens_are_shown_as_people_read_them() -> None:
     )
     pieces = [shown(tokens, i) for i in tokens.encode("a dog\n\nsees 狗")]
     assert "⏎" in "".join(pieces)
-    assert "".join(pieces).replace("▁", " ").replace("⏎", "\n").startswith("a dog\n\nsees")
+    assert "".join(pieces).replace("␣", " ").replace("⏎", "\n").startswith("a dog\n\nsees")
+    assert "".join(shown(tokens, i) for i in tokens.encode("\t \r")) == "⇥␣␍"
     assert shown(tokens, tokens.eos_id) == "</s>"
     assert shown(tokens, 10**6) == "#1000000"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -42,11 +43,25 @@ def export(
         return
     if report["verdict"] == "proven":
         for name, facts in report["compared"].items():
-            if "relative" in facts:
-                size, most = f"{facts['relative']:.2g}", f"{facts['tolerance']:g}"
-                said = f"{facts['measure']} {size} standard deviations ({most} allowed)"
-            else:
-                n_ties = len(facts.get("ties", []))
-                said = f"{facts['equal']} of {facts['of']} equal" + (f", {n_ties} ties" if n_ties else "")
-            say(f"{name.replace('_', ' ')}: {said}")
+            for line in _said(facts):
+                say(f"{name.replace('_', ' ')}: {line}")
     answer(f"{report['verdict']}: {printable(str(found.folder))}")
+
+
+def _said(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What was compared under one name, in words."""
+    if "next token" in facts:
+        told = facts["next token"]
+        yield f"mean divergence {told['mean divergence']:.2g} nats ({told['divergence allowed']:g} allowed)"
+        line = f"{told['same']:,} of {told['of']:,} next tokens equal"
+        if (lost := told["widest margin lost"]) is not None:
+            line += f"; the others where ours led by {lost:.2g} nats or less ({told['margin allowed']:g} allowed)"
+        yield line
+    elif "relative" in facts:
+        size = f"{facts['measure']} {facts['relative']:.2g} standard deviations"
+        yield f"{size} ({facts['tolerance']:g} allowed)"
+    else:
+        line = f"{facts['equal']} of {facts['of']} equal"
+        if parted := facts.get("margins where texts part"):
+            line += f"; the others part where ours led by {parted['widest']:.2g} or less ({parted['allowed']:.2g} allowed)"
+        yield line

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def export(
                 "tokenizer": loaded.tokenizer.fingerprint,
             },
             "left_out": list(written.left_out), "advice": list(written.advice),
-            "versions": _versions(chosen), "rules": RULES,
+            "versions": _versions(chosen), "rules": RULES, "tolerance": asdict(tolerance),
         }  # fmt: skip
         if can_prove:
             if written.rounded_tables:

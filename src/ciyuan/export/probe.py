@@ -67,8 +67,11 @@ def build_probe(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str] =
     """The probe of a model; texts that give it nothing to read have only their ids compared."""
     config = model.config
     writes = config.head == "language-model" and config.family != "encoder"
-    head, tail = (markers if config.head == "language-model" else ends)(model, tokenizer)
-    room = min(LONGEST, config.max_positions) - (head is not None) - (tail is not None)
+    if config.head == "language-model":
+        head, tail = markers(model, tokenizer)
+    else:
+        head, tail = (as_row(marker) for marker in ends(model, tokenizer))
+    room = min(LONGEST, config.max_positions) - len(head) - len(tail)
     encoded = tokenizer.encode_batch(texts)
     reads, numbers = [], []
     for number, ids in enumerate(encoded):

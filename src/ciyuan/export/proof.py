@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ciyuan.export.predictions import Predictions
 from ciyuan.export.probe import Array, Probe, next_logits, our_outputs, our_text
 from ciyuan.generation.decoding import forbidden_tokens
 from ciyuan.interop.mapping import shown_name
@@ -19,11 +20,16 @@ Measure = Literal["largest difference", "root mean square"]
 
 RULES = {
     "ids": "equal, with and without special tokens",
-    "logits": "differences over the standard deviation of our own: the largest is at most the tolerance; of an export with fewer "
-    "bits, where single logits go astray, their root mean square is",
-    "greedy": "equal ids; where they first differ, our two logits are nearer than twice the tolerance (a tie, which is listed)",
+    "numbers": "differences over the standard deviation of our own: the largest is at most the tolerance",
+    "numbers in fewer bits": "likewise their root mean square; of a language model's logits, where single ones go astray, it is "
+    "the next token that counts: the mean Kullback-Leibler divergence of theirs from ours is at most the tolerance, and where our "
+    "likeliest token leads the second by more than the margin, theirs is the same",
+    "greedy": "equal ids; where they first differ, our two logits are no further apart than twice the tolerance, in fewer bits "
+    "than the margin (a tie, which is listed)",
     "text": "their reading of their ids is ours of the same ids",
 }
+DISTRIBUTIONS = ("logits", "written_logits")
+"""What says how likely each next token is, where the head is a language model's."""
 
 
 @dataclass
@@ -39,11 +45,23 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class NextToken:
+    """How far two predictions may be apart. divergence: their mean, in nats. margin: the lead, in nats, of a token that must be the
+    likeliest there too."""
+
+    divergence: float
+    margin: float
+
+
+@dataclass(frozen=True)
 class Tolerance:
-    """How far apart two answers may be, in standard deviations of ours, and by which measure."""
+    """How far apart two answers may be, in standard deviations of ours, and by which measure. why: where the difference comes from.
+    next_token: by what a language model's logits are judged instead; None where no bits were saved."""
 
     most: float
     measure: Measure = "largest difference"
+    next_token: NextToken | None = None
+    why: str = ""
 
 
 def prove(
@@ -69,7 +87,8 @@ def prove(
             for prompt, ids, n_steps in zip(probe.prompts, comparison.written, steps, strict=True)
         ]
     spreads = [comparison.numbers(name, ours[name]) for name in outputs]
-    comparison.text(room=2 * tolerance.most * max(spreads))
+    near = 2 * tolerance.most * max(spreads) if tolerance.next_token is None else tolerance.next_token.margin
+    comparison.text(room=near)
     return proof
 
 
@@ -112,10 +131,14 @@ class _Comparison:
         numbers = self.probe.prompted if name == "written_logits" else self.probe.numbers
         spread = max(float(np.concatenate([each.ravel() for each in ours]).std()), 1e-6)
         worst, where, squares, count = 0.0, (0, 0), 0.0, 0
+        predicts = name in DISTRIBUTIONS and self.model.head is not None and self.tolerance.next_token is not None
+        predictions = Predictions()
         for i, mine in enumerate(ours):
             other = self._theirs(name, i, mine, numbers[i])
             if other is None:
                 return spread
+            if predicts:
+                predictions.add(i, mine, other)
             delta = np.abs(other - mine)
             delta[~np.isfinite(delta)] = np.inf
             squares, count = squares + float(np.square(delta).sum()), count + delta.size
@@ -129,18 +152,43 @@ class _Comparison:
         i, flat = where
         index = tuple(map(int, np.unravel_index(flat, ours[i].shape))) if ours[i].size else ()
         place = f"{name} of {self._text(numbers[i])} at {self._place(name, index)}"
-        self.proof.compared[name] = {
+        facts: dict[str, Any] = {
             "compared": count, **{measure: _finite(size) for measure, size in sizes.items()},
             "our standard deviation": _finite(spread), "measure": self.tolerance.measure, "relative": _finite(relative),
             "tolerance": self.tolerance.most, "largest at": place,
         }  # fmt: skip
-        if not relative <= self.tolerance.most:
+        self.proof.compared[name] = facts
+        if predicts:
+            del facts["tolerance"]  # it is the next token that is judged
+            facts["next token"] = self._next_token(name, predictions, numbers)
+        elif not relative <= self.tolerance.most:
             mine, other = ours[i][index], self.theirs.arrays[f"{name}.{i}"][index]
             self.proof.differences.append(
                 f"{place}: {mine:.5g} for us, {other:.5g} there; the {self.tolerance.measure} is {relative:.2g} standard "
                 f"deviations, where {self.tolerance.most:g} is allowed"
             )
         return spread
+
+    def _next_token(self, name: str, found: Predictions, numbers: Sequence[int]) -> dict[str, Any]:
+        """Judge predictions; what the report says of them."""
+        allowed, worst = self.tolerance.next_token, found.worst
+        assert allowed is not None, "who judges by the next token has been told how"
+        if not found.divergence <= allowed.divergence:
+            self.proof.differences.append(
+                f"{name}: theirs diverge from ours by {found.divergence:.3g} nats on average, where {allowed.divergence:g} are "
+                "allowed"
+            )
+        if worst is not None and worst.margin > allowed.margin:
+            self.proof.differences.append(
+                f"{name} of {self._text(numbers[worst.row])} at position {worst.position}: {self._token(worst.ours)} is likeliest "
+                f"for us by {worst.margin:.3g} nats, {self._token(worst.theirs)} there; {allowed.margin:g} are allowed"
+            )
+        return {
+            "mean divergence": _finite(found.divergence), "divergence allowed": allowed.divergence,
+            "same": found.count - len(found.lost), "of": found.count,
+            "widest margin lost": None if worst is None else _finite(worst.margin), "margin allowed": allowed.margin,
+            "usual margin": _finite(found.usual_margin),
+        }  # fmt: skip
 
     def _theirs(self, name: str, i: int, ours: Array, number: int) -> Array | None:
         """Their answer in float64; None, and a difference noted, where it is missing or of another shape."""
@@ -161,6 +209,7 @@ class _Comparison:
         ours, texts, eos = our_text(self.model, self.probe), self.theirs.values["greedy_text"], self.model.config.eos_id
         equal = 0
         ties: list[str] = []
+        gaps: list[float] = []
         for i, (mine, other) in enumerate(zip(ours, self.written, strict=True)):
             after = f"after {self._text(self.probe.prompted[i])}"
             if (said := self.tokenizer.decode(other)) != texts[i]:
@@ -176,16 +225,28 @@ class _Comparison:
             assert us is not None
             assert them is not None
             gap = float(logits[us] - logits[them])
+            gaps.append(abs(gap))
             told = (
                 f"greedy text {after}: token {place} is {self._token(us)} for us, {self._token(them)} there; "
                 f"our logits of them are {gap:.3g} apart"
             )
             (ties if abs(gap) <= room else self.proof.differences).append(told)
-        if ours:
-            self.proof.compared["greedy text"] = {
-                "equal": equal, "of": len(ours), "ties": ties, "ours": [self.tokenizer.decode(ids) for ids in ours],
-                "theirs": list(texts),
-            }  # fmt: skip
+        if not ours:
+            return
+        facts: dict[str, Any] = {"equal": equal, "of": len(ours), "ties": ties}
+        if gaps:
+            facts["margins where texts part"] = {"widest": _finite(max(gaps)), "allowed": _finite(room)}
+            facts["usual margin"] = _finite(self._usual_margin(ours))
+        facts |= {"ours": [self.tokenizer.decode(ids) for ids in ours], "theirs": list(texts)}
+        self.proof.compared["greedy text"] = facts
+
+    def _usual_margin(self, ours: Sequence[Sequence[int]]) -> float:
+        """By how many nats the likeliest token leads the second along our greedy text: the median."""
+        found = Predictions()
+        for row, (prompt, written) in enumerate(zip(self.probe.prompts, ours, strict=True)):
+            logits = next_logits(self.model, prompt, written)
+            found.add(row, logits, logits)
+        return found.usual_margin
 
     def _text(self, number: int) -> str:
         return f"probe text {number + 1} ({_quoted(self.probe.texts[number])})"

@@ -18,7 +18,7 @@ from ciyuan.model.transformer import Transformer
 from ciyuan.objectives.question_answering import NO_ANSWER, SpanAnswering, Window
 from ciyuan.objectives.rows import padded
 from ciyuan.objectives.spans import best_span
-from ciyuan.prediction.reading import ends, read_together
+from ciyuan.prediction.reading import between, ends, read_together
 from ciyuan.text import Tokenizer
 from ciyuan.text.prompts import answer_prompt, question_and_passage
 
@@ -153,11 +153,13 @@ def _reader(model: Transformer, tokenizer: Tokenizer, max_length: int | None, st
             "this model's tokeniser has no markers to part question and passage", fix="train it with [CLS] and [SEP]"
         )
     width = min(max_length or MAX_LENGTH, config.max_positions)
-    usual = min(STRIDE, (width - 3) // 4)  # half of what the longest question leaves
+    parting = between(model, tokenizer)
+    usual = min(STRIDE, (width - 2 - len(parting)) // 4)  # half of what the longest question leaves
     return SpanAnswering(
         pad_id=config.pad_id,
         cls_id=head,
         sep_id=tail,
+        between=parting,
         max_length=width,
         stride=usual if stride is None else stride,
         token_types=config.n_token_types > 1,
@@ -209,7 +211,7 @@ def _room(model: Transformer, max_length: int | None, max_tokens: int) -> int:
 def _prompt(model: Transformer, tokenizer: Tokenizer, question: Sequence[int], passage: Sequence[int]) -> list[int]:
     if model.config.family == "decoder":
         return answer_prompt(question, passage, tokenizer)
-    return [*question_and_passage(question, passage, tokenizer), tokenizer.eos_id]
+    return model.config.source_row(question_and_passage(question, passage, tokenizer))
 
 
 def _check(questions: Sequence[str], passages: Sequence[str]) -> None:

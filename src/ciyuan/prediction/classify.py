@@ -13,7 +13,7 @@ from ciyuan.errors import UserError
 from ciyuan.generation.translation import evaluating
 from ciyuan.model.transformer import Transformer
 from ciyuan.objectives.classification import Classification
-from ciyuan.prediction.reading import ends, read_together
+from ciyuan.prediction.reading import between, ends, read_together
 from ciyuan.text import Tokenizer
 
 
@@ -52,13 +52,14 @@ def classify(
         pad_id=model.config.pad_id,
         head_id=head,
         tail_id=tail,
+        between=between(model, tokenizer),
         n_labels=len(labels),
         pairs=second is not None,
         token_types=model.config.n_token_types > 1,
         multi_label=multi_label,
     )
     sides = [_encode(tokenizer, side) for side in ([texts] if second is None else [texts, second])]
-    room = model.config.max_positions - (head is not None) - (tail is not None) * len(sides)
+    room = model.config.max_positions - objective.n_markers
     read, truncated = [], []
     for whole in zip(*sides, strict=True):
         sizes = give_way([len(side) for side in whole], min(max_length or room, room))

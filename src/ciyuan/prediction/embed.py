@@ -63,7 +63,7 @@ def embed(
 def _parts(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[Row]]:
     """Each text as rows that the model can read, one or more."""
     head, tail = markers(model, tokenizer)
-    room = model.config.max_positions - (head is not None) - (tail is not None)
+    room = model.config.max_positions - len(head) - len(tail)
     found = []
     for number, ids in enumerate(tokenizer.encode_batch(list(texts)) if texts else [], start=1):
         rows = [as_row(head, ids[start : start + room], tail) for start in range(0, max(1, len(ids)), room)]

@@ -27,6 +27,9 @@ MOST_WEIGHTS = 2**24
 MOST_WRITTEN = 128
 """Tokens that an encoder–decoder writes where no target is given."""
 
+SPACES = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
+"""What cannot be seen, to signs that can."""
+
 Candidates = tuple[tuple[str, float], ...]
 
 
@@ -167,14 +170,15 @@ def _guesses(model: Transformer, tokenizer: Tokenizer, batch: Batch, k: int, *, 
 
 
 def shown(tokenizer: Tokenizer, token: int) -> str:
-    """A token for a person: its text, with ▁ for a space that it begins with and ⏎ for a line's end; as the vocabulary spells it
-    where it has no text of its own, a byte for instance; by its number where the vocabulary has no such token."""
+    """A token for a person: its text, with ␣ for a space that it begins with, and a sign for each of `SPACES` where nothing else is
+    in it; as the vocabulary spells it where it has no text of its own, a byte for instance; by its number where the vocabulary has
+    no such token."""
     if token >= tokenizer.vocab_size:
         return f"#{token}"
     piece = tokenizer.token(token)
     text = tokenizer.decode([token])
-    if "\n" in text and not text.strip():
-        return text.replace("\n", "⏎").replace(" ", "▁")
-    if "\ufffd" in text or not text.strip():
-        return piece
-    return ("▁" if piece[:1] in "▁Ġ" else "") + text.strip(" ")
+    if text and not text.strip():
+        return text.translate(SPACES)
+    if "\ufffd" in text or not text:
+        return "␣" * len(piece) if piece.strip("▁") == "" else piece
+    return ("␣" if piece[:1] in "▁Ġ" else "") + text.strip(" ")

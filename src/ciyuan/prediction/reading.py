@@ -8,7 +8,7 @@ from ciyuan.batch import Stream
 from ciyuan.errors import UserError
 from ciyuan.generation.search import batches
 from ciyuan.model.transformer import Transformer
-from ciyuan.objectives.rows import Row, stream
+from ciyuan.objectives.rows import Row, as_row, stream
 from ciyuan.text import Tokenizer
 from ciyuan.text.special import Role
 
@@ -26,14 +26,15 @@ def read_together(
         yield some, stream([rows[i] for i in some], model.config.pad_id, types).to(device)
 
 
-def markers(model: Transformer, tokenizer: Tokenizer) -> tuple[int | None, int | None]:
-    """What stands before and after a text alone: [CLS] and [SEP]; <s> and nothing; nothing and </s>. None: nothing does."""
-    family = model.config.family
-    if family == "encoder":
-        return ends(model, tokenizer)
-    if family == "decoder":  # which writes its EOS and never reads it in pretraining
-        return _first(tokenizer, "bos"), None
-    return None, _first(tokenizer, "eos")
+def markers(model: Transformer, tokenizer: Tokenizer) -> tuple[Row, Row]:
+    """What stands before and after a text alone: [CLS] and [SEP]; <s> and nothing; what goes around a source, as </s>."""
+    config = model.config
+    if config.family == "encoder":
+        head, tail = ends(model, tokenizer)
+        return as_row(head), as_row(tail)
+    if config.family == "decoder":  # which writes its EOS and never reads it in pretraining
+        return as_row(_first(tokenizer, "bos")), as_row()
+    return as_row(config.source_head), as_row(config.source_row(())[len(config.source_head) :])
 
 
 def ends(model: Transformer, tokenizer: Tokenizer) -> tuple[int | None, int | None]:
@@ -41,6 +42,13 @@ def ends(model: Transformer, tokenizer: Tokenizer) -> tuple[int | None, int | No
     if model.config.family == "encoder":
         return _first(tokenizer, "cls", "bos"), _first(tokenizer, "sep", "eos")
     return _first(tokenizer, "bos"), _first(tokenizer, "eos")
+
+
+def between(model: Transformer, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What stands between two texts that are read together: [SEP] or, by RoBERTa's template, </s></s>; else what ends a text."""
+    found = tokenizer.around.between if model.config.family == "encoder" else ()
+    tail = ends(model, tokenizer)[1]
+    return found or (() if tail is None else (tail,))
 
 
 def _first(tokenizer: Tokenizer, *roles: Role) -> int | None:

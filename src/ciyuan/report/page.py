@@ -171,6 +171,8 @@ class Report:
     steps: int = 0
     seconds: float = 0.0
     tokens_per_second: float = 0.0
+    of_ceiling: float = 0.0
+    """Share of the machine's matrix-product speed that was put to use; 0 where it was not measured."""
     ended: str = ""
     """Why training ended."""
     records: int = 0
