@@ -4,10 +4,10 @@
     python benchmarks/answering.py --data squad.json --text books.txt --pretrain 1 --tune 1
 
 --data: questions in SQuAD's shape, which are not shipped here; a fifth of the passages, by the hash of each, is judged on. --text:
-what the encoder is pretrained on, with the passages that are learnt from. Exact match and F1 are those of SQuAD, or of CMRC
-where the answers are Chinese. Baselines: the whole sentence of the passage that shares the largest part of its pairs of characters
-with the question; and the best of the question's neighbours: the run of characters of the usual answer's length that follows the
-longest piece that sentence shares with the question.
+what the encoder is pretrained on, with the passages that are learnt from; then it practises on blanks in these passages. Exact
+match and F1 are those of SQuAD, or of CMRC where the answers are Chinese. Baselines: the whole sentence of the passage that
+shares the largest part of its pairs of characters with the question; and the best of the question's neighbours: the run of
+characters of the usual answer's length that follows the longest piece that sentence shares with the question.
 """
 
 from __future__ import annotations
@@ -15,14 +15,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
+import re
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from understanding import SMALL, publish, train
+from understanding import BATCHES, SMALL, publish, train
+
+from ciyuan.text import sentences
+from ciyuan.text.words import words
+
+TUNING = (*BATCHES, "training.optimizer=muon", "training.lr=auto")
+BLANKS = 30
+"""Of each passage that is learnt from."""
 
 
 def main() -> int:
@@ -30,6 +40,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="questions in SQuAD's shape")
     parser.add_argument("--text", type=Path, required=True, help="running text to pretrain on, .txt or .txt.xz")
     parser.add_argument("--pretrain", type=float, default=5.0, help="minutes of pretraining (default 5)")
+    parser.add_argument("--practise", type=float, default=4.0, help="minutes on blanks in the passages (default 4)")
     parser.add_argument("--tune", type=float, default=3.0, help="minutes of fine-tuning (default 3)")
     parser.add_argument("--write", action="store_true", help="append the table to benchmarks/RESULTS.md")
     settings = parser.parse_args()
@@ -49,23 +60,22 @@ def bench(folder: Path, settings: argparse.Namespace) -> list[str]:
     learnt = list(read_answers([str(parts["train"])]))
     passages.write_text("\n\n".join(dict.fromkeys(record.fields["passage"] for record in learnt)), encoding="utf-8")
     vocabulary = [option for option in SMALL if not option.startswith("tokenizer")] + ["tokenizer.vocab_size=8000"]
-    both = [*vocabulary, f"data.train=[{settings.text.resolve()}, {passages}]"]
+    both = [*vocabulary, *BATCHES, "objective.mask_rate=0.3", f"data.train=[{settings.text.resolve()}, {passages}]"]
     train("masked-lm", folder / "encoder", passages, settings.pretrain, both, dev=None)
+    asked_by_themselves = folder / "blanks.json"
+    n_blanks = blanks([*dict.fromkeys(record.fields["passage"] for record in learnt)], asked_by_themselves, each=BLANKS)
+    short = (*TUNING, "data.max_length=256", "objective.stride=64", "data.dev=200")
     train(
-        "answer",
-        folder / "answerer",
-        parts["train"],
-        settings.tune,
-        ["data.max_length=256", "objective.stride=64"],
-        dev=None,
-        init=folder / "encoder",
+        "answer", folder / "practised", asked_by_themselves, settings.practise, short, dev=None, init=folder / "encoder"
     )
+    train("answer", folder / "answerer", parts["train"], settings.tune, short, dev=None, init=folder / "practised")
     asked = list(read_answers([str(parts["test"])]))
     model = ciyuan.load(folder / "answerer")
     found = model.answer([r.fields["question"] for r in asked], [r.fields["passage"] for r in asked])
     size = round(statistics.median(len(record.fields["answer"]) for record in learnt))
     rows = {
-        f"span, encoder pretrained {settings.pretrain:g} min, tuned {settings.tune:g} min": [one.text for one in found],
+        f"span: {settings.pretrain:g} min of masked words, {settings.practise:g} of {n_blanks:,} blanks, {settings.tune:g} of "
+        f"{len(learnt):,} questions": [one.text for one in found],
         "most similar sentence": [similar(r.fields["question"], r.fields["passage"]) for r in asked],
         f"{size} characters after what that sentence shares with the question": [
             after(r.fields["question"], r.fields["passage"], size) for r in asked
@@ -102,10 +112,54 @@ def split(data: Path, folder: Path) -> dict[str, Path]:
     return paths
 
 
+def blanks(passages: Sequence[str], out: Path, *, each: int, seed: int = 0) -> int:
+    """Questions that passages ask by themselves, in SQuAD's shape; how many.
+
+    A few words of a clause are the answer; the rest of the clause, with a question word in their place and some other words left
+    out, is the question; some neighbouring sentences are the passage (after Lewis et al. 2019, "Unsupervised Question Answering by
+    Cloze Translation", without the translation).
+    """
+    draw = random.Random(seed)
+    paragraphs: list[dict[str, Any]] = []
+    for passage in passages:
+        parts = sentences.split(passage)
+        for _ in range(each):
+            first = draw.randrange(len(parts))
+            context = "".join(parts[max(0, first - draw.randrange(3)) : first + 1 + draw.randrange(3)])
+            clause = draw.choice(
+                [clause for clause in re.split(r"(?<=[，。；：,;:.])", parts[first]) if clause.strip()] or [""]
+            )
+            spans = [(a, b) for a, b in words(clause) if clause[a:b].isalnum()]
+            if len(spans) < 3:
+                continue
+            n = min(draw.choice([1, 1, 1, 2, 2, 3, 4]), len(spans) - 2)
+            at = draw.randrange(len(spans) - n + 1)
+            start, end = spans[at][0], spans[at + n - 1][1]
+            kept = [i for i in range(len(spans)) if not at <= i < at + n and draw.random() < 0.7]
+            space = " " if clause.isascii() else ""
+            before = space.join(clause[slice(*spans[i])] for i in kept if i < at)
+            after_it = space.join(clause[slice(*spans[i])] for i in kept if i >= at + n)
+            question = (
+                space.join((before, draw.choice(ASKED[clause.isascii()]), after_it)).strip()
+                + "?？"[not clause.isascii()]
+            )
+            place = context.find(clause)
+            paragraphs.append({"context": context, "qas": [{
+                "id": str(len(paragraphs)), "question": question,
+                "answers": [{"text": clause[start:end], "answer_start": place + start}],
+            }]})  # fmt: skip
+    out.write_text(
+        json.dumps({"data": [{"title": "blanks", "paragraphs": paragraphs}]}, ensure_ascii=False), encoding="utf-8"
+    )
+    return len(paragraphs)
+
+
+ASKED = (("什么", "什么", "谁", "哪里", "哪个", "多少"), ("what", "what", "who", "where", "which", "how many"))
+"""Question words, Chinese and English."""
+
+
 def similar(question: str, passage: str) -> str:
     """The sentence of the passage that shares the largest part of its pairs of characters with the question."""
-    from ciyuan.text import sentences
-
     asked = pairs(question)
     return max(
         (one.strip() for one in sentences.split(passage)),

@@ -5,14 +5,13 @@
 
 The decoder is `ciyuan train causal-lm` on the novel, judged by bits per byte on the lines that the recipe holds out, and by the
 reader on what it writes. The encoder is `ciyuan train masked-lm` with next-sentence prediction on Chinese statutes, judged on one
-law in five, by the hash of its name, which it has not seen; half of the pairs are true, so that guessing is right half of the time.
+law in five of each department, which it has not seen; half of the pairs are true, so that guessing is right half of the time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from understanding import ROOT, publish, split, train
+from understanding import ROOT, publish, running_text, split, train
 
 NOVEL = ROOT / "examples/data/sanguo.zh.txt.xz"
 DECODER = (
@@ -53,15 +52,10 @@ def bench(folder: Path, minutes: float) -> list[str]:
     novel = scores(folder / "novel")
     written = [ask("generate", folder / "novel", "--prompt", prompt, *SAMPLING) for prompt in PROMPTS]
     parts = split(folder)
-    unseen = folder / "unseen.txt"
-    laws: dict[str, list[str]] = {}
-    with lzma.open(ROOT / "examples/data/law.zh.train.jsonl.xz", "rt", encoding="utf-8") as lines:
-        known = {json.loads(line)["law"] for name in ("train", "choose") for line in parts[name].open(encoding="utf-8")}
-        for row in map(json.loads, lines):
-            if row["law"] not in known:
-                laws.setdefault(row["law"], []).append(row["text"])
-    unseen.write_text("\n\n".join("\n".join(texts) for texts in laws.values()), encoding="utf-8")
-    train("masked-lm", folder / "encoder", parts["running"], minutes, ENCODER, dev=unseen)
+    seen, unseen = folder / "seen.txt", folder / "unseen.txt"
+    running_text([parts["train"], parts["choose"]], seen)
+    n_unseen = running_text([parts["test"]], unseen)
+    train("masked-lm", folder / "encoder", seen, minutes, ENCODER, dev=unseen)
     encoder = scores(folder / "encoder")
     return [
         f"## Pretraining for {minutes:g} minutes, {time.strftime('%Y-%m-%d', time.gmtime())}",
@@ -70,7 +64,7 @@ def bench(folder: Path, minutes: float) -> list[str]:
         "",
         f"- Three Kingdoms, decoder: **{novel['bits_per_byte']:.3f} bits per byte** on held-out lines. It continues:",
         *(f"  - {prompt}**{text}**" for prompt, text in zip(PROMPTS, written, strict=True)),
-        f"- Statutes, encoder with next-sentence prediction, on {len(laws)} laws that it has not seen: "
+        f"- Statutes, encoder with next-sentence prediction, on {n_unseen} laws that it has not seen: "
         + ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in encoder.items()),
     ]
 

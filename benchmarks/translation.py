@@ -19,14 +19,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
-import platform
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -34,15 +30,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-ROOT = Path(__file__).resolve().parent.parent
+from machine import (
+    ROOT,
+    Row,
+    Watch,
+    call,
+    commit,
+    disturbed,
+    fingerprint,
+    heading,
+    publish,
+    stored_parameters,
+    wait_for_quiet,
+)
+
 RECIPE = ROOT / "examples/demo.yaml"
-TRAIN = ROOT / "examples/data/help.en-zh.train.tsv.xz"
-DEV = ROOT / "examples/data/help.en-zh.dev.tsv"
+DATA = ROOT / "examples/data"
 PEER = ROOT / "benchmarks/peers/marian.py"
+LANGUAGES = {"en": "English", "zh": "Chinese", "de": "German"}
 METRICS = {"chrF": "chrf", "BLEU": "bleu"}
 """As they are printed, and as `ciyuan evaluate --json` names them."""
-SLACK = 0.1
-"""The share of the processor that others may use before a run counts as disturbed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +67,6 @@ class Run:
         return f"{self.who}, {self.minutes:g} minutes, seed {self.seed}{rate}"
 
 
-Row = dict[str, Any]
-"""A finished run, as it is stored: what was asked, how the machine was, and `scores`: {minutes: {metric: value}}."""
-
-
 def main() -> int:
     settings = parse()
     bench = Bench(settings)
@@ -72,11 +75,7 @@ def main() -> int:
         if row is None:
             row = bench.start(run)
         print(f"{run}: {brief(row)}", file=sys.stderr, flush=True)
-    lines = report(bench.rows_of_plan(), settings)
-    print("\n".join(lines))
-    if settings.write:
-        with (ROOT / "benchmarks/RESULTS.md").open("a", encoding="utf-8") as file:
-            file.write("\n".join(["", *lines, ""]))
+    publish(report(bench.rows_of_plan(), settings), write=settings.write)
     return 0
 
 
@@ -86,6 +85,12 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
+    add(
+        "--pair",
+        default="en-zh",
+        help="SOURCE-TARGET, whose files are help.PAIR.train.tsv.xz and .dev.tsv (default en-zh)",
+    )
+    add("--data", type=Path, default=DATA, help="the folder of those files (default: examples/data, which has en-zh)")
     add("--minutes", type=float, default=6.0, help="M (default 6)")
     add("--quick", type=float, help="minutes in which ours should reach the peer's score at 2M (default 0.4 M)")
     add("--seeds", type=numbers(int), default=[1, 2, 3], help="default 1,2,3")
@@ -106,8 +111,8 @@ def parse() -> argparse.Namespace:
     add(
         "--out",
         type=Path,
-        default=ROOT / ".bench/translation/runs.jsonl",
-        help="where finished runs are kept, a JSON object a line",
+        help="where finished runs are kept, a JSON object a line (default: .bench/translation/runs.jsonl, "
+        ".bench/translation.PAIR/runs.jsonl for another pair)",
     )
     add("--accept-older", action="store_true", help="take finished runs of other versions of the code for done")
     add("--noisy", action="store_true", help="start even while something else uses the processor")
@@ -115,7 +120,19 @@ def parse() -> argparse.Namespace:
     settings = parser.parse_args()
     if settings.quick is None:
         settings.quick = round(0.4 * settings.minutes, 3)
+    if settings.out is None:
+        name = "translation" if settings.pair == "en-zh" else f"translation.{settings.pair}"
+        settings.out = ROOT / f".bench/{name}/runs.jsonl"
+    for path in files_of(settings):
+        if not path.is_file():
+            parser.error(f"{path} is not there: name the folder of the pair's files with --data")
     return settings
+
+
+def files_of(settings: argparse.Namespace) -> tuple[Path, Path]:
+    """What is trained on, and what is judged on."""
+    folder = settings.data.resolve()
+    return folder / f"help.{settings.pair}.train.tsv.xz", folder / f"help.{settings.pair}.dev.tsv"
 
 
 def numbers(kind: type) -> Any:
@@ -132,18 +149,19 @@ class Bench:
         self.planned: list[Run] = []
         if self.out.exists():
             self.rows = [json.loads(line) for line in self.out.read_text(encoding="utf-8").splitlines()]
-        data = [TRAIN, DEV]
+        self.train, self.dev = files_of(settings)
+        data = [self.train, self.dev]
         source = ROOT / "src/ciyuan"
         self.fingerprints = {
             "ours": fingerprint([*data, RECIPE, *sorted(source.rglob("*.py")), *sorted(source.rglob("*.yaml"))]),
             "peer": fingerprint([*data, PEER], version("transformers"), version("torch")),
         }
         self.params: int | None = settings.params
-        self.dev = DEV
+        self.source, self.target = settings.pair.split("-")
         if settings.limit is not None:
+            lines = self.dev.read_text(encoding="utf-8").splitlines(keepends=True)
             self.dev = self.out.parent / f"dev.first-{settings.limit}.tsv"
             self.dev.parent.mkdir(parents=True, exist_ok=True)
-            lines = DEV.read_text(encoding="utf-8").splitlines(keepends=True)
             self.dev.write_text("".join(lines[: settings.limit]), encoding="utf-8")
 
     def plan(self) -> Iterator[Run]:
@@ -219,7 +237,8 @@ class Bench:
         self._call(
             [program, "train", str(RECIPE.relative_to(ROOT)), "--out", str(folder),
              "--set", f"training.minutes={run.minutes:g}", "--set", f"training.seed={run.seed}",
-             "--set", f"training.threads={self.settings.threads}"]
+             "--set", f"training.threads={self.settings.threads}", "--set", f"data.train={self.train}",
+             "--set", f"data.source={self.source}", "--set", f"data.target={self.target}"]
         )  # fmt: skip
         trained = time.perf_counter()
         answer = json.loads(
@@ -243,7 +262,7 @@ class Bench:
             sizes = [row["params"] for row in self.rows if row["who"] == "ours"]
             self.params = sizes[-1] if sizes else 6_500_000
         command = [
-            sys.executable, str(PEER), "--train", str(TRAIN), "--dev", str(self.dev),
+            sys.executable, str(PEER), "--train", str(self.train), "--dev", str(self.dev), "--target", self.target,
             "--lr", f"{run.rate:g}", "--seed", str(run.seed),
             "--score-at", ",".join(f"{minutes:g}" for minutes in run.score_at), "--params", str(self.params),
             "--threads", str(s.threads), "--beam", str(s.beam), "--warmup", str(s.warmup), "--batch-tokens", str(s.batch_tokens),
@@ -263,115 +282,7 @@ class Bench:
         }
 
     def _call(self, command: Sequence[str]) -> str:
-        """Its stdout; its stderr goes to a file, of which the end is shown should it fail."""
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        log = self.out.parent / "last.log"
-        environment = os.environ | {"OMP_NUM_THREADS": str(self.settings.threads), "HF_HUB_OFFLINE": "1"}
-        with log.open("w", encoding="utf-8") as stderr:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False
-            )
-        if done.returncode != 0:
-            end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            sys.exit(f"{end}\n`{' '.join(command)}` failed with exit code {done.returncode}; all it said: {log}")
-        return done.stdout
-
-
-def fingerprint(files: Sequence[Path], *words: str) -> str:
-    """What a run depends on, as a short hash."""
-    digest = hashlib.sha256(" ".join(words).encode())
-    for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
-
-
-def stored_parameters(path: Path) -> int:
-    """Numbers in a safetensors file, from its header: eight bytes of length, then JSON."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            total += count
-    return total
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
-# The machine
-
-
-def wait_for_quiet(noisy: bool, patience: float = 300.0) -> Row:
-    """How the machine is before a run. Waits, and in the end gives up, while others use more of it than SLACK."""
-    began = time.monotonic()
-    while True:
-        before, wall = busy_seconds(), time.monotonic()
-        time.sleep(3.0)
-        after = busy_seconds()
-        cores = os.cpu_count() or 1
-        share = None
-        if before is not None and after is not None:
-            share = (after - before) / (time.monotonic() - wall) / cores
-        if share is None or share <= SLACK or noisy:
-            break
-        if time.monotonic() - began > patience:
-            sys.exit(
-                f"others have used {share:.0%} of the processor for {patience:.0f} s: no time to measure anything\n"
-                "stop them, or say --noisy; the runs that are finished are kept"
-            )
-        print(f"waiting: others use {share:.0%} of the processor", file=sys.stderr, flush=True)
-    return {
-        "processor": processor(),
-        "cores": cores,
-        "load_before": [round(load, 2) for load in os.getloadavg()],
-        "busy_before": None if share is None else round(share, 3),
-    }
-
-
-class Watch:
-    """What others took of the processor while our child processes ran."""
-
-    def __init__(self) -> None:
-        self.began, self.busy, self.ours = time.monotonic(), busy_seconds(), child_seconds()
-
-    def read(self) -> Row:
-        wall, busy = time.monotonic() - self.began, busy_seconds()
-        if self.busy is None or busy is None:
-            return {"others_share": None}
-        others = (busy - self.busy) - (child_seconds() - self.ours)
-        return {"others_share": round(max(0.0, others) / wall / (os.cpu_count() or 1), 3)}
-
-
-def busy_seconds() -> float | None:
-    """Processor seconds that this machine has spent on anything, or lost to its host, since it started. Linux only."""
-    try:
-        first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
-    except OSError:
-        return None
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, first.split()[1:9])
-    ticks = user + nice + system + irq + softirq + steal
-    return float(ticks / os.sysconf("SC_CLK_TCK"))
-
-
-def child_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+        return call(command, log=self.out.parent / "last.log", threads=self.settings.threads)
 
 
 # The report
@@ -386,11 +297,6 @@ def brief(row: Row) -> str:
     return f"{scores} ({row['wall_seconds']:.0f} s in all){disturbed(row)}"
 
 
-def disturbed(row: Row) -> str:
-    share = row["machine"].get("others_share")
-    return f" (disturbed: others took {share:.0%})" if share is not None and share > SLACK else ""
-
-
 def report(rows: Sequence[Row], settings: argparse.Namespace) -> list[str]:
     """The table of all runs, the medians, and the two ratios, as Markdown."""
     if not rows:
@@ -402,11 +308,11 @@ def report(rows: Sequence[Row], settings: argparse.Namespace) -> list[str]:
         )
     minutes = settings.minutes
     first = rows[0]["machine"]
+    names = " → ".join(LANGUAGES.get(one, one) for one in settings.pair.split("-"))
     lines = [
-        f"## English → Chinese from scratch, {minutes:g} minutes, {time.strftime('%Y-%m-%d', time.gmtime())}",
+        f"## {names} from scratch, {minutes:g} minutes, {time.strftime('%Y-%m-%d', time.gmtime())}",
         "",
-        f"{first['processor']}, {first['cores']} cores, {settings.threads} threads, Python {platform.python_version()}, "
-        f"torch {version('torch')}, transformers {version('transformers')}; beam {settings.beam}. "
+        f"{heading(first, settings.threads)}; beam {settings.beam}. "
         + "; ".join(f"{name} `{signature}`" for name, signature in rows[0]["signatures"].items()),
         "",
         "| who | rate | minutes trained | seed | parameters | chrF | BLEU | seconds in all | load before | others | commit |",

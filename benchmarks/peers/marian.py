@@ -55,7 +55,7 @@ def main() -> None:
     for moment in training(model, examples, settings):
         began = time.perf_counter()
         outputs = translate(model, pieces, [source for source, _ in held_out], settings)
-        metrics, signatures = score(outputs, [target for _, target in dev])
+        metrics, signatures = score(outputs, [target for _, target in dev], settings.target)
         row = moment | {
             "metrics": metrics | {"nats_per_token": cross_entropy(model, held_out)},
             "signatures": signatures,
@@ -75,6 +75,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--train", type=Path, required=True)
     add("--dev", type=Path, required=True)
+    add("--target", default="zh", help="the language translated into, which decides how BLEU counts words")
     add("--minutes", type=float, default=12.0, help="of training")
     add("--score-at", default=None, help="minutes, separated by commas; the last is the end")
     add("--lr", type=float, default=1e-3)
@@ -290,13 +291,13 @@ def cross_entropy(model: Any, pairs: Sequence[Ids]) -> float:
     return total / count
 
 
-def score(outputs: Sequence[str], references: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
-    """chrF, and BLEU with the tokeniser for Chinese, each with its signature."""
+def score(outputs: Sequence[str], references: Sequence[str], language: str) -> tuple[dict[str, float], dict[str, str]]:
+    """chrF, and BLEU with the tokeniser for the language, each with its signature."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
 
     metrics, signatures = {}, {}
-    for name, metric in (("chrF", CHRF()), ("BLEU", BLEU(tokenize="zh"))):
+    for name, metric in (("chrF", CHRF()), ("BLEU", BLEU(tokenize="zh" if language == "zh" else "13a"))):
         metrics[name] = metric.corpus_score(list(outputs), [list(references)]).score
         signatures[name] = str(metric.get_signature())
     return metrics, signatures

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+import machine
 import pytest
 
 from benchmarks import translation
@@ -16,6 +17,7 @@ def settings(out: Path, **changes: object) -> argparse.Namespace:
     plain = dict(
         minutes=6.0, quick=2.4, seeds=[1, 2, 3], rates=[5e-4, 1e-3], threads=2, beam=4, limit=None, only=None, out=out,
         warmup=100, init_std=None, batch_tokens=4096, params=None, accept_older=False, noisy=True, write=False,
+        pair="en-zh", data=translation.DATA,
     )  # fmt: skip
     return argparse.Namespace(**(plain | changes))
 
@@ -90,10 +92,10 @@ def test_scores_under_different_signatures_are_not_compared(tmp_path: Path, pret
 
 def test_no_run_starts_while_others_use_the_processor(monkeypatch: pytest.MonkeyPatch):
     seconds = iter(range(0, 1000, 6))
-    monkeypatch.setattr(translation, "busy_seconds", lambda: float(next(seconds)))
-    monkeypatch.setattr(translation.time, "sleep", lambda s: None)
+    monkeypatch.setattr(machine, "busy_seconds", lambda: float(next(seconds)))
+    monkeypatch.setattr(machine.time, "sleep", lambda s: None)
     ticking = iter(range(0, 3000, 3))
-    monkeypatch.setattr(translation.time, "monotonic", lambda: float(next(ticking)))
+    monkeypatch.setattr(machine.time, "monotonic", lambda: float(next(ticking)))
     with pytest.raises(SystemExit, match="no time to measure"):
-        translation.wait_for_quiet(noisy=False, patience=20)
-    assert translation.wait_for_quiet(noisy=True)["busy_before"] > 0.1
+        machine.wait_for_quiet(noisy=False, patience=20)
+    assert machine.wait_for_quiet(noisy=True)["busy_before"] > 0.1
