@@ -12,7 +12,7 @@ from torch import Tensor
 from ciyuan.batch import Layout, Stream
 from ciyuan.config import Sheet, build
 from ciyuan.errors import ModelFolderError, UserError
-from ciyuan.interop import load_adapter, load_model_folder
+from ciyuan.interop import load_adapter, load_model_folder, stop_ids
 from ciyuan.model.config import ModelConfig
 from ciyuan.model.transformer import Transformer
 from ciyuan.text import Tokenizer
@@ -108,6 +108,11 @@ class Model:
             raise ModelFolderError(f"ciyuan.json says that max_length is {found}", where=self.folder, fix="train again")
         return found
 
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end what it generates as EOS does."""
+        return stop_ids(self.info)
+
     def _known(self, name: str, kind: type[Kind]) -> Kind | None:
         """What ciyuan.json says, which anybody may have written."""
         found = self.info.get(name)
@@ -168,14 +173,16 @@ class Model:
         self.check_verb("generate")
         from ciyuan.generation import generate
 
-        return generate(self.transformer, self.tokenizer, prompts, settings=_generation_settings(options))
+        settings = _generation_settings(options)
+        return generate(self.transformer, self.tokenizer, prompts, settings=settings, stop_ids=self.stop_ids)
 
     def stream(self, prompt: str, **options: Any) -> Iterator[str]:
         """The same text as `generate`, in pieces as they are written; no piece ends within a character."""
         self.check_verb("generate")
         from ciyuan.generation import generate_stream
 
-        return generate_stream(self.transformer, self.tokenizer, prompt, settings=_generation_settings(options))
+        settings = _generation_settings(options)
+        return generate_stream(self.transformer, self.tokenizer, prompt, settings=settings, stop_ids=self.stop_ids)
 
     def chat(self, messages: Sequence[Mapping[str, str]], **options: Any) -> str:
         """The assistant's next turn after messages of {"role": "system" | "user" | "assistant", "content": …}."""
@@ -190,7 +197,7 @@ class Model:
         prompt = chat.prompt(messages, self.tokenizer)
         return generate_stream(
             self.transformer, self.tokenizer, prompt, settings=_generation_settings(options),
-            stop_ids=[chat.end_id(self.tokenizer)],
+            stop_ids=[chat.end_id(self.tokenizer), *self.stop_ids],
         )  # fmt: skip
 
     @overload

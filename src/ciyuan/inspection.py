@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from ciyuan.batch import Batch, Layout, Stream
 from ciyuan.model.attention import Attention, CrossAttention
-from ciyuan.model.heads import LanguageModelHead, Transform
-from ciyuan.model.layers import FeedForward
+from ciyuan.model.cost import Cost
 from ciyuan.model.transformer import Transformer
 from ciyuan.prediction.reading import check_room
 from ciyuan.text import Tokenizer
@@ -67,31 +65,9 @@ AT_LENGTH = 128
 def flops(model: Transformer, *, length: int, source_length: int = 0) -> int:
     """Operations of a forward pass over one text of `length` tokens, and for an encoder–decoder a source of source_length.
 
-    Matrix products alone, a multiply-add counting two; training costs three times as much. Causality saves nothing here, as it
-    saves nothing in a dense product.
+    Matrix products alone, a multiply-add counting two; training costs three times as much.
     """
-    both = model.config.family == "encoder-decoder"
-    total = 0
-    for name, module in model.named_modules():
-        in_encoder = both and name.startswith("encoder.")
-        n_queries = source_length if in_encoder else length
-        if isinstance(module, Attention):
-            is_cross = isinstance(module, CrossAttention)
-            n_keys = source_length if is_cross else n_queries
-            total += 4 * n_queries * n_keys * module.n_heads * module.d_head
-            total += 2 * n_queries * (module.q.weight.numel() + module.out.weight.numel())
-            total += 2 * n_keys * (module.k.weight.numel() + module.v.weight.numel())
-        elif isinstance(module, FeedForward):
-            total += (
-                2
-                * n_queries
-                * sum(linear.weight.numel() for linear in module.children() if isinstance(linear, nn.Linear))
-            )
-        elif isinstance(module, LanguageModelHead):
-            total += 2 * length * model.config.vocab_size * model.config.d_model
-        elif isinstance(module, Transform):
-            total += 2 * (length if name.startswith(("head", "span")) else 1) * module.dense.weight.numel()
-    return total
+    return Cost.of(model).of_text(length=length, source_length=source_length)
 
 
 def memory(model: Transformer) -> dict[str, int]:

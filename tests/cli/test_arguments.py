@@ -30,9 +30,10 @@ HEAVY = (
 
 
 def test_help_imports_nothing_heavy() -> None:
+    asked = [["--help"], ["train", "--help"], ["recipes", "show", "--help"], ["tokenizer", "train", "--help"]]
     code = (
-        "import sys; from ciyuan.cli.main import main; code = main(['--help']); "
-        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+        f"import sys; from ciyuan.cli.main import main; codes = [main(each) for each in {asked!r}]; "
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr); sys.exit(max(codes))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert found.returncode == 0
@@ -40,6 +41,12 @@ def test_help_imports_nothing_heavy() -> None:
     assert all(
         command in found.stdout for command in ("train", "translate", "evaluate", "inspect", "recipes", "tokenizer")
     )
+
+
+def test_a_command_of_a_group_that_is_not_known_is_met_with_the_one_meant(call: Call) -> None:
+    found = call("tokenizer", "trian")
+    assert (found.code, found.lines[0]) == (2, "`ciyuan tokenizer trian` is not a command")
+    assert found.lines[-1] == "did you mean train?"
 
 
 def test_version_is_that_of_the_package(call: Call) -> None:

@@ -86,7 +86,7 @@ def test_a_run_goes_on_only_with_its_own_plan(call: Call, trained: Path, pairs: 
     steps = options("training.steps=12", "training.minutes=null", "training.lr=0.5")
     found = call("train", "translate", "--data", pairs, "--out", trained, "--resume", *steps)
     assert found.code == 2
-    assert "training.lr was auto" in found.err
+    assert "training.lr was 0.02 when the run began and is 0.5" in found.err
 
 
 def test_training_goes_on_from_a_model(call: Call, trained: Path, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from tests.model.builders import build
 class Digits:
     """A tokeniser of numbers written in words of one letter: "c" is 3, "d" 4, …"""
 
+    reads_only = False
+
     def encode_batch(self, texts):
         return [[ord(letter) - ord("a") + 1 for letter in text] for text in texts]
 

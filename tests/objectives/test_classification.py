@@ -43,6 +43,15 @@ def test_a_pair_has_a_marker_after_each_and_token_types():
     assert objective().columns == ("text", "label")
 
 
+def test_roberta_parts_a_pair_by_two_markers():
+    asked = objective(pairs=True, between=[2, 2])
+    assert asked.collate(PAIRS).text.tokens.tolist() == [
+        [1, 5, 6, 2, 2, 7, 2, 0], [1, 8, 2, 2, 9, 10, 11, 2], [1, 5, 2, 2, 5, 2, 0, 0],
+    ]  # fmt: skip
+    assert [asked.n_markers, objective(pairs=True).n_markers, objective().n_markers] == [4, 3, 2]
+    assert objective(between=[2, 2]).row([5])[0].tolist() == [1, 5, 2]
+
+
 def test_markers_that_the_vocabulary_has_not_are_left_out():
     batch = objective(head_id=None).collate(SINGLE)
     assert batch.text.tokens[1].tolist() == [8, 2, 0, 0]

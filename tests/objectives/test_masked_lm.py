@@ -212,3 +212,17 @@ def test_it_overfits_one_batch():
     loss = means(overfit(tiny("encoder"), objective(), LINES))
     assert loss["nll"] < 0.05
     assert loss["accuracy"] == 1
+
+
+def test_the_rate_moves_in_a_straight_line_from_its_start_to_its_end():
+    asked = objective(rate=0.5, rate_end=0.1)
+    line = [(piece(*([7] * 400)),)]
+
+    def masked(**at) -> float:
+        return np.mean([asked.collate(line, numbers=[n], **at).count for n in range(40)]) / 400
+
+    found = [masked(progress=p) for p in (0.0, 0.25, 0.5, 1.0)]
+    assert found == pytest.approx([0.5, 0.4, 0.3, 0.1], abs=0.01)
+    assert masked() == found[-1]  # whoever looks from outside a run sees its end
+    assert asked.moves
+    assert not objective().moves

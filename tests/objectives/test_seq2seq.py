@@ -24,6 +24,20 @@ def test_every_target_ends_in_a_supervised_end_and_begins_with_the_start():
     assert batch.n_tokens == 10 + 12
 
 
+def test_a_model_whose_pad_is_its_end_learns_the_end_alone():
+    batch = Seq2Seq(pad_id=2, start_id=1, eos_id=2).collate(EXAMPLES)
+    assert batch.targets.tolist() == objective().collate(EXAMPLES).targets.tolist()
+    model = build("encoder-decoder", "post-norm sinusoidal")
+    losses = [objective().loss(model, each).sum for each in (batch, objective().collate(EXAMPLES))]
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
+
+
+def test_a_source_stands_between_what_goes_around_it():
+    batch = objective(source_head=[14, 13], source_tail=[12]).collate(EXAMPLES[:2])
+    assert batch.source.tokens.tolist() == [[14, 13, 5, 6, 7, 12], [14, 13, 4, 12, 0, 0]]
+    assert objective(source_tail=[]).collate(EXAMPLES[:1]).source.tokens.tolist() == [[5, 6, 7]]
+
+
 def test_a_first_token_is_read_after_the_start_and_not_asked_for():
     batch = objective(first_id=14).collate(EXAMPLES)
     assert batch.text.tokens.tolist() == [[1, 14, 8, 9, 0, 0], [1, 14, 10, 11, 12, 13], [1, 14, 3, 0, 0, 0]]

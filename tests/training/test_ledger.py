@@ -7,7 +7,7 @@ import torch
 
 from ciyuan.batch import Batch, Layout, Stream
 from ciyuan.errors import DataError
-from ciyuan.training.ledger import HEAD, MARK_BITS, RECORD, Entry, Ledger, mark, read
+from ciyuan.training.ledger import HEAD, HEAD_1, MARK_BITS, RECORD, Entry, Ledger, mark, read
 from tests.training.toy import NextToken, run_toy, settings
 
 
@@ -20,7 +20,25 @@ def test_what_was_added_is_read_back(tmp_path: Path) -> None:
     ledger.add(3, 1, skipped=False)
     ledger.add(2**MARK_BITS + 5, 4, skipped=True)
     ledger.sync()
-    assert read(tmp_path / "ledger.bin") == [Entry(1, 3, 1, False), Entry(2, 2**MARK_BITS + 5, 4, True)]
+    ledger.add(7, 2, stage=50, skipped=False)
+    ledger.sync()
+    assert read(tmp_path / "ledger.bin") == [
+        Entry(1, 3, 1, skipped=False), Entry(2, 5, 4, skipped=True), Entry(3, 7, 2, skipped=False, stage=50)
+    ]  # fmt: skip
+
+
+def test_a_ledger_of_version_1_is_read_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.bin"
+    words = [3 | 1 << 48, (2**MARK_BITS + 5) | 4 << 48 | 1 << 63, 9 | 1 << 48]
+    path.write_bytes(HEAD_1 + b"".join(word.to_bytes(RECORD, "little") for word in words) + b"torn")
+    expected = [Entry(1, 3, 1, skipped=False), Entry(2, 5, 4, skipped=True)]
+    assert read(path) == [*expected, Entry(3, 9, 1, skipped=False)]
+    ledger = Ledger(path)
+    assert ledger.cut(2)
+    ledger.add(8, 1, stage=3, skipped=False)
+    ledger.sync()
+    assert path.read_bytes().startswith(HEAD)
+    assert read(path) == [*expected, Entry(3, 8, 1, skipped=False, stage=3)]
 
 
 def test_a_step_takes_eight_bytes(tmp_path: Path) -> None:

@@ -3,9 +3,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from ciyuan.training.machine import keep_memory, usable_cores
+from tests.training.toy import settings
+
+
+@pytest.mark.parametrize("threads", [0, 1025, 2**70])
+def test_more_threads_than_any_machine_has_are_refused_before_torch_is_asked_for_them(threads: int) -> None:
+    with pytest.raises(ValueError, match=r"threads must be at (least 1|most 1024)"):
+        settings(threads=threads)
 
 
 def test_threads_and_denormals_are_set_in_the_process() -> None:

@@ -14,7 +14,7 @@ from ciyuan.training.optimizers import (
     orthogonalize,
     polynomials,
 )
-from tests.training.toy import Toy, settings
+from tests.training.toy import Toy, resolved
 
 
 def random_grads(parameters: list[nn.Parameter], seed: int) -> None:
@@ -122,7 +122,7 @@ def test_state_goes_through_load_and_nothing_is_lost(name: str) -> None:
     def fresh() -> tuple[list[nn.Parameter], object]:
         model = Toy()
         names = {parameter: key for key, parameter in model.named_parameters()}
-        return list(model.parameters()), build_optimizer(model.parameter_groups(), names, settings(optimizer=name))
+        return list(model.parameters()), build_optimizer(model.parameter_groups(), names, resolved(optimizer=name))
 
     (one, first), (two, second) = fresh(), fresh()
     for step in range(3):
@@ -144,20 +144,13 @@ def test_state_goes_through_load_and_nothing_is_lost(name: str) -> None:
 def test_muon_moves_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     model = Toy()
     names = {parameter: key for key, parameter in model.named_parameters()}
-    optimizer = build_optimizer(model.parameter_groups(), names, settings(optimizer="muon"))
+    optimizer = build_optimizer(model.parameter_groups(), names, resolved(optimizer="muon"))
     random_grads(list(model.parameters()), 0)
     optimizer.step(1.0)
     kinds = {key.split(".", 1)[1].rsplit(".", 1)[0]: key.split(".", 1)[0] for key in optimizer.state()}
     hidden = {"wide.weight", "upright.weight", "square.weight", "other_square.weight"}
     assert {name for name, kind in kinds.items() if kind == "muon"} == hidden
     assert {name for name, kind in kinds.items() if kind == "adamw"} == set(names.values()) - hidden
-
-
-def test_rates_follow_lr_and_can_be_set_one_by_one() -> None:
-    assert settings().rates == {"hidden": 0.02, "embedding": 0.04, "head": 0.004, "other": 0.02}
-    assert settings(lr=0.01).rates["embedding"] == 0.02
-    assert settings(optimizer="adamw").rates == dict.fromkeys(("hidden", "embedding", "head", "other"), 1e-3)
-    assert settings(head_lr=0.5).rates["head"] == 0.5
 
 
 def test_lower_layers_have_a_smaller_share_of_the_rate() -> None:

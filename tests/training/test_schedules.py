@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ciyuan.training.schedules import SCHEDULES, rate
-from tests.training.toy import settings
+from tests.training.toy import resolved, settings
 
 
 def at(progress: float, step: int = 10**6, **changes: object) -> float:
-    return rate(settings(**{"warmup": 0, **changes}), progress, step)
+    return rate(resolved(**{"warmup": 0, **changes}), progress, step)
 
 
 def test_the_corners_of_each_schedule() -> None:

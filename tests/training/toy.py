@@ -14,9 +14,13 @@ from torch import Tensor, nn
 
 from ciyuan.batch import IGNORED, Batch, Layout, Loss, Stream
 from ciyuan.data.loader import Loader
+from ciyuan.model import ModelConfig
 from ciyuan.training import RunFolder, TrainingSettings, train
+from ciyuan.training.rates import Learner, resolve
 
 V, D = 11, 6
+CONFIG = ModelConfig(family="decoder", vocab_size=V, d_model=D, n_heads=1, norm_position="pre", tied=False)
+"""What a toy says of itself: no more of it is true than that its norms are not after the sum and its head is its own."""
 
 
 class Toy(nn.Module):
@@ -24,6 +28,7 @@ class Toy(nn.Module):
 
     def __init__(self, *, seed: int = 0, dropout: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
+        self.config = CONFIG
         self.embedding = nn.Embedding(V, D)
         self.wide, self.upright, self.square = nn.Linear(2 * D, D), nn.Linear(D, 2 * D), nn.Linear(D, D, bias=False)
         self.other_square = nn.Linear(D, D, bias=False)
@@ -88,6 +93,10 @@ def settings(**changes: Any) -> TrainingSettings:
     if not changes.keys() & {"steps", "minutes", "tokens"}:
         fields["steps"] = 20
     return TrainingSettings.model_validate({**fields, **changes}, strict=True)
+
+
+def resolved(**changes: Any) -> TrainingSettings:
+    return resolve(settings(**changes), Learner())
 
 
 @torch.no_grad()

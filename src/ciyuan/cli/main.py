@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 import ciyuan
 from ciyuan.cli import (
@@ -30,10 +29,12 @@ from ciyuan.cli import (
     generate,
     import_,
     inspect,
+    plan,
     recipes,
     train,
     translate,
 )
+from ciyuan.cli.commands import Commands
 from ciyuan.cli.streams import printable, say
 from ciyuan.errors import CiyuanError, UserError, did_you_mean
 
@@ -43,22 +44,6 @@ SPINS = "2000"
 """How often a thread of GNU's OpenMP looks whether the others are done before it lets another program have its core."""
 FEW_CORES = 8
 
-
-class Commands(TyperGroup):
-    """A group of commands that says which one was meant."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0] if args else ""
-        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
-            known = [command for command in self.list_commands(ctx) if self.get_command(ctx, command) is not None]
-            raise UserError(
-                f"`{ctx.command_path} {name}` is not a command",
-                allowed=f"commands: {', '.join(known)}",
-                fix=did_you_mean(name, known),
-            )
-        return super().resolve_command(ctx, args)
-
-
 app = typer.Typer(
     cls=Commands,
     help="Train Transformers on your own text, and put them to work.  用自己的文本训练 Transformer。",
@@ -67,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("plan")(plan.plan)
 app.command("translate")(translate.translate)
 app.command("generate")(generate.generate)
 app.command("fill")(fill.fill)
@@ -132,7 +118,7 @@ def _invoke(what: typer.Typer, name: str, arguments: Sequence[str]) -> None:
 
 def _share_the_cores() -> None:
     """On a laptop other programs want the cores too, and a thread that spins while its neighbour waits for a core keeps it from it:
-    beside one busy program training then takes twice as long. On a quiet machine this changes nothing. torch must not be imported yet.
+    beside one busy program training then takes twice as long. On a quiet machine this changes nothing. torch comes after this.
     """
     if (os.cpu_count() or 1) <= FEW_CORES and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

@@ -184,12 +184,16 @@ def begun(start: RunStart) -> str:
     limits = [f"{start.minutes:g} minutes" if start.minutes else "", f"{start.steps:,} steps" if start.steps else "",
               f"{start.tokens:,} tokens" if start.tokens else ""]  # fmt: skip
     going_on = f", going on from step {start.step:,}" if start.step else ""
-    return f"training {start.parameters:,} parameters for {' or '.join(filter(None, limits))}{going_on}"
+    rates = ", ".join(f"{role} {rate:g}" for role, rate in start.rates.items())
+    by = f"by {'Muon' if start.optimizer == 'muon' else 'AdamW'} at {rates}"
+    return f"training {start.parameters:,} parameters for {' or '.join(filter(None, limits))}{going_on}, {by}"
 
 
 def facts(report: StepReport) -> list[str]:
     """What a person wants to see of a step, in short."""
     found = [f"step {report.step:,}", f"loss {report.loss:.3f}", f"{report.tokens_per_second:,.0f} tokens/s"]
+    if report.of_ceiling is not None:
+        found.append(f"{report.of_ceiling:.0%} of peak")
     return found if report.remaining is None else [*found, f"{clock(report.remaining)} left"]
 
 

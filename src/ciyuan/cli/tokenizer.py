@@ -7,10 +7,17 @@ from typing import Annotated, Literal
 
 import typer
 
+from ciyuan.cli.commands import Commands
 from ciyuan.cli.streams import answer, answer_json, chunks, say
 from ciyuan.errors import TokenizerError, UserError, did_you_mean
 
-app = typer.Typer(help="Train, use and judge tokenisers.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(
+    cls=Commands,
+    help="Train, use and judge tokenisers.",
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
 
 ModelArgument = Annotated[str, typer.Argument(help="A model folder, or a tokenizer.json.", metavar="TOKENIZER")]
 TextArgument = Annotated[

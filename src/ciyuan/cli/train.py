@@ -32,7 +32,12 @@ def train(
     init: Annotated[
         str | None, typer.Option("--init", help="The folder of a model to start from.", metavar="MODEL")
     ] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="How long to train.", metavar="N")] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="How long to train; the first of the limits ends it.", metavar="N")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", help="How many tokens to train on, both sides counted.", metavar="N")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     verify: Annotated[
         bool,
@@ -49,7 +54,9 @@ def train(
     """Train a model on your own text."""
     from ciyuan.recipe.settings import read_recipe
 
-    chosen = read_recipe(recipe, data=data or (), dev=dev, minutes=minutes, overrides=set_ or (), init=init is not None)
+    chosen = read_recipe(
+        recipe, data=data or (), dev=dev, minutes=minutes, tokens=tokens, overrides=set_ or (), init=init is not None
+    )
 
     if verify:
         _verify(chosen, out, init=init, as_json=as_json)

@@ -16,18 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from ciyuan.data.folders import saying_disk_errors
 from ciyuan.doctor.report import Line
-from ciyuan.training.machine import usable_cores
+from ciyuan.training.machine import SIZE, product_speed, usable_cores
 
 WRITTEN = 64 * 2**20
 """Bytes by which the disk is timed; less where there is less room."""
 SYNCS = 20
 RENAMES = 300
-SIZE = 768
-"""Of the square matrices that are multiplied, about a small model's width times its batch."""
 SECONDS = 0.4
 """For each precision and number of threads."""
 FASTER_THAN_A_DISK = 30e-6
@@ -289,24 +286,16 @@ def _speeds() -> Iterator[Speed]:
             yield _timed("cuda", dtype, 1)
 
 
+def _timed(device: str, dtype: torch.dtype, threads: int) -> Speed:
+    return Speed(device, str(dtype).removeprefix("torch."), threads, product_speed(device, dtype, seconds=SECONDS))
+
+
 def _thread_counts(cores: int) -> list[int]:
     """
     >>> _thread_counts(12)
     [1, 2, 4, 8, 12]
     """
     return sorted({*(2**i for i in range(cores.bit_length()) if 2**i <= cores), cores})[-6:]
-
-
-def _timed(device: str, dtype: torch.dtype, threads: int) -> Speed:
-    """The best of several, as what else runs on the machine only slows it."""
-    a, b = (torch.randn(SIZE, SIZE, device=device).to(dtype) for _ in range(2))
-    quickest, end = float("inf"), time.perf_counter() + SECONDS
-    while time.perf_counter() < end or quickest == float("inf"):
-        began = time.perf_counter()
-        c = functional.linear(a, b)  # as in a model: its layout decides which kernel runs
-        c[0, 0].item()  # waits for a GPU
-        quickest = min(quickest, time.perf_counter() - began)
-    return Speed(device, str(dtype).removeprefix("torch."), threads, 2 * SIZE**3 / quickest)
 
 
 def _memory() -> int:

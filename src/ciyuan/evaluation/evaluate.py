@@ -54,7 +54,8 @@ def evaluate_translator(
     bleu_tokenizer: BleuTokenizer | None = None,
     force: bool = False,
 ) -> Scores:
-    """Translate the first of each pair and score against the second: BLEU, chrF, and the reference's nll and perplexity per token.
+    """Translate the first of each pair and score against the second: BLEU, chrF, and the reference's nll and perplexity per token,
+    but not where the tokeniser cannot cut a reference as the model learnt it.
 
     source, target: language codes. settings, max_source: as in `translate`. bleu_tokenizer, force: as in `metrics.bleu`.
     """
@@ -64,7 +65,10 @@ def evaluate_translator(
     scores = evaluate_translation(
         outputs, references, language=target, sources=sources, tokenizer=bleu_tokenizer, force=force
     )
-    nll, left_out = translation_loss(model, tokenizer, pairs)
+    metrics, left_out = dict(scores.metrics), 0
+    if not tokenizer.reads_only:
+        nll, left_out = translation_loss(model, tokenizer, pairs)
+        metrics |= {"nll": nll, "perplexity": perplexity(nll)}
     warnings = list(scores.warnings)
     truncated = sum(translation.truncated for translation in found)
     looping = sum("loop" in translation.flags for translation in found)
@@ -79,7 +83,6 @@ def evaluate_translator(
         Row(before, wanted, translation.text, translation.flags)
         for before, wanted, translation in zip(sources, references, found, strict=True)
     )
-    metrics = {**scores.metrics, "nll": nll, "perplexity": perplexity(nll)}
     return replace(scores, metrics=metrics, warnings=tuple(warnings), rows=rows)
 
 
@@ -88,7 +91,12 @@ def translation_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[t
     config = model.config
     assert config.eos_id is not None, "a model that translates knows its EOS"
     objective = Seq2Seq(
-        pad_id=config.pad_id, start_id=config.decoder_start, eos_id=config.eos_id, first_id=config.first_id
+        pad_id=config.pad_id,
+        start_id=config.decoder_start,
+        eos_id=config.eos_id,
+        first_id=config.first_id,
+        source_head=config.source_head,
+        source_tail=config.source_tail,
     )
     encoded = zip(
         tokenizer.encode_batch([pair[0] for pair in pairs]),

@@ -46,8 +46,7 @@ class Harness:
             )  # fmt: skip
         self.model, self.tokenizer, self.batch_tokens = model, tokenizer, batch_tokens
         self.width = config.max_positions
-        begins = markers(model, tokenizer)[0]
-        self._head = [] if begins is None else [begins]
+        self._head = markers(model, tokenizer)[0].tolist() if config.family == "decoder" else []
         self._prefix = (
             [tokenizer.bos_id if tokenizer.has("bos") else tokenizer.eos_id] if config.family == "decoder" else []
         )
@@ -140,7 +139,7 @@ class Harness:
         """The end of the context for which, with what is to be written, there is room."""
         ids = self.tokenizer.encode(context)
         if self.model.config.family != "decoder":
-            return [*ids[-self.width + 1 :], self.tokenizer.eos_id]
+            return self.model.config.source_row(ids[-self.model.config.reading_room :])
         room = max(1, self.width + 1 - max_tokens - len(self._head))
         return [*self._head, *ids[-room:]] or list(self._prefix)
 

@@ -165,12 +165,14 @@ def _requests(
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     encoded = iter(tokenizer.encode_batch(texts) if texts else [])
     head = [tokenizer.id_of("bos")] if tokenizer.has("bos") else []
-    tail: list[int] = []
-    if config.family == "encoder-decoder":
-        head, tail = [], [config.eos_id]
     requests: list[_Request] = []
     for number, prompt in enumerate(prompts, start=1):
-        ids = tuple([*head, *next(encoded), *tail] if isinstance(prompt, str) else prompt)
+        if not isinstance(prompt, str):
+            ids = tuple(prompt)
+        elif config.family == "encoder-decoder":
+            ids = tuple(config.source_row(next(encoded)))
+        else:
+            ids = (*head, *next(encoded))
         where = f"prompt {number}" if len(prompts) > 1 else "the prompt"
         if not ids:
             raise UserError(

@@ -72,7 +72,7 @@ def translate(
     max_source: the longest source in tokens that the model was trained on; None: as long as its positions reach.
     """
     settings = settings or DecodingSettings()
-    room = min(max_source or model.config.max_positions, model.config.max_positions - 1)  # EOS takes a place
+    room = min(max_source or model.config.max_positions, model.config.reading_room)
     splitter = _Splitter(tokenizer, source, room)
     documents = [_document(text, splitter) for text in texts]
     # Each distinct piece is read once.
@@ -189,13 +189,13 @@ def _answer(
 
 def _search(model: Transformer, sources: Sequence[Sequence[int]], settings: DecodingSettings) -> list[Hypothesis]:
     """The best hypothesis for each source, ids without EOS; sorted by length on the way and restored."""
-    eos_id, room = model.config.eos_id, model.config.writing_room
-    assert eos_id is not None, "a model that writes knows its EOS"
+    config, room = model.config, model.config.writing_room
+    assert config.eos_id is not None, "a model that writes knows its EOS"
     found: dict[int, Hypothesis] = {}
     with evaluating(model):
-        lengths, budget = [len(ids) + 1 for ids in sources], settings.batch_tokens // settings.beam
+        lengths, budget = [len(config.source_row(ids)) for ids in sources], settings.batch_tokens // settings.beam
         for batch in batches(lengths, budget, least=FEWEST_TOKENS):
-            rows = read_source(model, [[*sources[i], eos_id] for i in batch])
+            rows = read_source(model, [config.source_row(sources[i]) for i in batch])
             limits = [settings.limit(len(sources[i]), room) for i in batch]
             n = settings.no_repeat_ngram
             if settings.beam == 1:

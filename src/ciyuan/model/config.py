@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -53,7 +53,20 @@ class YarnScaling(Settings):
     whole_features: bool = True
 
 
-RopeScaling = Annotated[LinearScaling | Llama3Scaling | YarnScaling, Field(discriminator="kind")]
+class LongRopeScaling(Settings):
+    """Every angle divided by a factor of its own, and cosines and sines multiplied by attention_factor.
+
+    factors: (d_head / 2,), the fastest first. original_positions: in tokens, what the model was first trained on.
+    Source: Ding et al. 2024, LongRoPE, §3.1, with one set of factors for texts of any length.
+    """
+
+    kind: Literal["longrope"] = "longrope"
+    factors: tuple[Annotated[float, Field(gt=0)], ...]
+    attention_factor: float = Field(1.0, gt=0)
+    original_positions: int = Field(gt=0)
+
+
+RopeScaling = Annotated[LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling, Field(discriminator="kind")]
 
 
 class ModelConfig(Settings):
@@ -158,6 +171,9 @@ class ModelConfig(Settings):
     """What an encoder–decoder's decoder reads first; None: bos_id."""
     first_id: int | None = None
     """What it reads next, before a word is written: BART's forced_bos_token_id, mBART's language. None: nothing."""
+    source_head: tuple[int, ...] = ()
+    source_tail: tuple[int, ...] | None = None
+    """What an encoder–decoder's encoder reads before and after a source: BART's <s> and </s>, M2M100's language. None: EOS."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -183,6 +199,11 @@ class ModelConfig(Settings):
         if isinstance(self.rope_scaling, Llama3Scaling) and self.rope_scaling.high <= self.rope_scaling.low:
             raise RecipeError(
                 f"model.rope_scaling.high {self.rope_scaling.high} is not above low {self.rope_scaling.low}"
+            )
+        if isinstance(self.rope_scaling, LongRopeScaling) and 2 * len(self.rope_scaling.factors) != self.head_size:
+            raise RecipeError(
+                f"model.rope_scaling has {len(self.rope_scaling.factors)} factors for heads of {self.head_size} features",
+                allowed="one for two features",
             )
         if self.norm_offset and self.norm != "rms":
             raise RecipeError(f"model.norm_offset {self.norm_offset} is of an RMSNorm, and model.norm is {self.norm}")
@@ -257,6 +278,16 @@ class ModelConfig(Settings):
         """What an encoder–decoder's decoder reads before it writes."""
         return (self.decoder_start,) if self.first_id is None else (self.decoder_start, self.first_id)
 
+    def source_row(self, ids: Sequence[int]) -> list[int]:
+        """What an encoder–decoder's encoder reads of a source: its ids with what goes around them."""
+        tail = (self.eos_id,) if self.source_tail is None else self.source_tail
+        return [*self.source_head, *ids, *(token for token in tail if token is not None)]
+
+    @property
+    def reading_room(self) -> int:
+        """How many tokens of a source an encoder–decoder's encoder has positions to read, beside what goes around them."""
+        return self.max_positions - len(self.source_row(()))
+
     @property
     def writing_room(self) -> int:
         """How many tokens an encoder–decoder's decoder has positions to write, EOS included: the last is not read again."""
@@ -321,6 +352,10 @@ class ModelSettings(Settings):
     """The `model` section of a recipe: a preset, and what differs from it. preset None: a given model is gone on with."""
 
     preset: str | None = "modern-seq2seq"
+    size: Literal["auto"] | None = Field(
+        None,
+        description="auto: what is not set of widths, layers and heads is decided by the text, the machine and the time",
+    )
     d_model: int | None = Field(None, gt=0)
     n_layers: int | None = Field(None, gt=0)
     n_decoder_layers: int | None = Field(None, gt=0)
@@ -355,7 +390,7 @@ class ModelSettings(Settings):
                 fix=did_you_mean(self.preset, PRESETS) if self.preset else "name a preset, or a model with --init",
             )
         chosen = dict(PRESETS[self.preset])
-        changes = self.model_dump(exclude={"preset", "initialisation"}, exclude_none=True)
+        changes = self.model_dump(exclude={"preset", "size", "initialisation"}, exclude_none=True)
         if "d_model" in changes and "n_heads" not in changes:
             head_size = _int(chosen["d_model"]) // _int(chosen["n_heads"])
             if changes["d_model"] % head_size == 0:

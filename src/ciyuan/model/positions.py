@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ciyuan.errors import RecipeError
-from ciyuan.model.config import Llama3Scaling, ModelConfig, RopeScaling, YarnScaling
+from ciyuan.model.config import Llama3Scaling, LongRopeScaling, ModelConfig, RopeScaling, YarnScaling
 
 
 class Rotation(NamedTuple):
@@ -150,6 +150,8 @@ def rotary_frequencies(
     if isinstance(scaling, YarnScaling):
         kept = 1 - _yarn_ramp(scaling, d_head, base).to(plain.device)
         return 1.0 / (scaling.factor * powers) * (1 - kept) + plain * kept
+    if isinstance(scaling, LongRopeScaling):
+        return 1.0 / (torch.tensor(scaling.factors, device=device, dtype=torch.float32) * powers)
     return plain / scaling.factor
 
 
@@ -168,6 +170,8 @@ def _yarn_ramp(scaling: YarnScaling, d_head: int, base: float) -> Tensor:
 
 def attention_factor(scaling: RopeScaling | None) -> float:
     """What cosines and sines are multiplied by, so that scores are by its square. Source: Peng et al. 2023, eq. 22."""
+    if isinstance(scaling, LongRopeScaling):
+        return scaling.attention_factor
     if not isinstance(scaling, YarnScaling):
         return 1.0
     if scaling.attention_factor is not None:

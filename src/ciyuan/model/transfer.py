@@ -14,7 +14,7 @@ from ciyuan.model.transformer import Transformer
 FREE = frozenset({
     "head", "n_labels", "head_bias", "head_transform", "tied", "logit_scale", "logit_soft_cap", "pooler",
     "pooler_activation", "next_sentence", "n_token_types", "dropout", "attention_dropout", "activation_dropout", "pad_id", "bos_id",
-    "eos_id", "start_id", "first_id",
+    "eos_id", "start_id", "first_id", "source_head", "source_tail",
 })  # fmt: skip
 """The fields that may change, for none of them changes the stacks."""
 

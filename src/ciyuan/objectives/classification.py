@@ -20,6 +20,7 @@ class Classification:
     """One label, or any number of them, for a text or a pair of texts, with markers at head and tail.
 
     encoder     [CLS] a₁ … a_m [SEP]  ( b₁ … b_n [SEP] )     its first token is asked
+    RoBERTa      <s>  a₁ … a_m </s>   ( </s> b₁ … b_n </s> )
     decoder      <s>  a₁ … a_m </s>   ( b₁ … b_n </s> )      its last token is asked
     token type    0   0  …  0    0      1  …  1    1         in an encoder that has them
 
@@ -33,6 +34,7 @@ class Classification:
         pad_id: int,
         head_id: int | None,
         tail_id: int | None,
+        between: Sequence[int] | None = None,
         n_labels: int,
         pairs: bool = False,
         token_types: bool = False,
@@ -41,6 +43,7 @@ class Classification:
         label_smoothing: float = 0.0,
     ) -> None:
         """head_id, tail_id: the markers, [CLS] and [SEP] or <s> and </s>; None: the vocabulary has no such token.
+        between: the markers that part two texts; None: that at the tail.
 
         class_weights: what each label's loss is multiplied by while the model is training; `balanced_weights` gives the usual ones.
         They do not change the count, so they should be 1 on average over the training rows.
@@ -49,6 +52,7 @@ class Classification:
         """
         assert class_weights is None or len(class_weights) == n_labels
         self.pad_id, self.head_id, self.tail_id, self.n_labels = pad_id, head_id, tail_id, n_labels
+        self.between = as_row(tail_id) if between is None else as_row(between)
         self.pairs, self.token_types, self.multi_label = pairs, token_types, multi_label
         self.class_weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float64)
         self.label_smoothing = label_smoothing
@@ -56,6 +60,12 @@ class Classification:
     @property
     def columns(self) -> tuple[str, ...]:
         return ("text", "second", "label") if self.pairs else ("text", "label")
+
+    @property
+    def n_markers(self) -> int:
+        """Of a row, or of the row of a pair."""
+        row, _ = self.row((), () if self.pairs else None)
+        return len(row)
 
     def collate(self, examples: Sequence[tuple[Ids, ...]], *, numbers: Sequence[int] = (), epoch: int = 0) -> Batch:
         """(text, label ids) or (text, second text, label ids), without special tokens, to a batch padded at the right.
@@ -81,7 +91,7 @@ class Classification:
 
     def row(self, text: Ids, second: Ids | None = None) -> tuple[Row, Row]:
         """The ids of a row and their token types, markers included."""
-        first = as_row(self.head_id, text, self.tail_id)
+        first = as_row(self.head_id, text, self.tail_id if second is None else self.between)
         rest = as_row() if second is None else as_row(second, self.tail_id)
         return as_row(first, rest), np.repeat([0, 1], [len(first), len(rest)]).astype(np.int64)
 

@@ -45,7 +45,6 @@ class Denoising:
 
         rate: the share of tokens that go into holes, on average. mean_span: tokens of a hole, on average.
         """
-        assert pad_id != eos_id, "PAD is an id of its own, or the end would never be learnt"
         assert len(set(sentinel_ids)) == len(sentinel_ids) > 0
         assert mean_span >= 1
         self.pad_id, self.start_id, self.eos_id = pad_id, start_id, eos_id

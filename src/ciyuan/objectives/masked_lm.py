@@ -55,12 +55,14 @@ class MaskedLM:
         seed: int,
         units: Unit = "tokens",
         rate: float = 0.15,
+        rate_end: float | None = None,
         mean_span: float = 3.0,
         mask_share: float = 0.8,
         random_share: float = 0.1,
         label_smoothing: float = 0.0,
     ) -> None:
-        """units: what is masked as a whole. rate: the share of tokens that is masked. mean_span: tokens of a span, on average.
+        """units: what is masked as a whole. rate: the share of tokens that is masked; where rate_end is given it moves there, in a
+        straight line, in the course of the run. mean_span: tokens of a span, on average.
 
         special_ids: what is neither masked nor put in another's place. mask_share, random_share: of the masked tokens, those
         that become the mask token and a random one; the rest stay as they are.
@@ -69,6 +71,7 @@ class MaskedLM:
         assert len({pad_id, cls_id, sep_id, mask_id}) == 4, "each marker has an id of its own"
         self.pad_id, self.cls_id, self.sep_id, self.mask_id = pad_id, cls_id, sep_id, mask_id
         self.seed, self.units, self.rate = seed, units, rate
+        self.rate_end = rate if rate_end is None else rate_end
         self.mask_share, self.random_share, self.label_smoothing = mask_share, random_share, label_smoothing
         self._special = np.zeros(vocab_size, dtype=bool)
         self._special[[*special_ids, pad_id, cls_id, sep_id, mask_id]] = True
@@ -79,14 +82,24 @@ class MaskedLM:
     def columns(self) -> tuple[str, ...]:
         return ("text", "words") if self.units == "words" else ("text",)
 
-    def collate(self, examples: Sequence[Sequence[Block]], *, numbers: Sequence[int] = (), epoch: int = 0) -> Batch:
-        """Lines of blocks to a batch with a row for each, [CLS] and [SEP] around every block. numbers: of the lines."""
+    @property
+    def moves(self) -> bool:
+        """Whether what is asked depends on how far the run is."""
+        return self.rate_end != self.rate
+
+    def collate(
+        self, examples: Sequence[Sequence[Block]], *, numbers: Sequence[int] = (), epoch: int = 0, progress: float = 1.0
+    ) -> Batch:
+        """Lines of blocks to a batch with a row for each, [CLS] and [SEP] around every block. numbers: of the lines.
+
+        progress: of the run, 0 … 1, for the rate; whoever looks from outside a run has the rate of its end.
+        """
         numbers = numbered(examples, numbers)
         texts: list[list[Row]] = []
         targets: list[Row] = []
         for number, line in zip(numbers, examples, strict=True):
             draws = self.draws(epoch, number)
-            masked = [self.mask(block.tokens, block.words, draws) for block in line]
+            masked = [self.mask(block.tokens, block.words, draws, progress=progress) for block in line]
             texts.append([as_row(self.cls_id, part.shown, self.sep_id) for part in masked])
             targets.append(joined([as_row(IGNORED, part.targets, IGNORED) for part in masked]))
         table = padded(targets, IGNORED)
@@ -107,7 +120,7 @@ class MaskedLM:
         """The chance by which the texts of an example are masked."""
         return Draws("mask", self.seed, epoch, number)
 
-    def mask(self, tokens: Ids, words: Ids | None, draws: Draws) -> Masked:
+    def mask(self, tokens: Ids, words: Ids | None, draws: Draws, *, progress: float = 1.0) -> Masked:
         """A text, without markers, masked by chance. words: 1 where a token begins a word; needed where words are the units.
 
         At least one unit of a text that is not empty is masked, and none with a special token in it unless there is no other.
@@ -122,7 +135,8 @@ class MaskedLM:
         if len(usable) == 0:
             usable = np.arange(len(lengths))
         taken = np.zeros(len(lengths), dtype=bool)
-        taken[usable[chosen(lengths[usable], self.rate * n, draws)]] = True
+        rate = self.rate + progress * (self.rate_end - self.rate)
+        taken[usable[chosen(lengths[usable], rate * n, draws)]] = True
         masked = np.repeat(taken, lengths)
         fate, random = draws.uniform(n), self._ordinary[draws.below(n, len(self._ordinary))]
         becomes_random = masked & (fate >= self.mask_share) & (fate < self.mask_share + self.random_share)

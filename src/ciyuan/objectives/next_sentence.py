@@ -122,20 +122,30 @@ class Jointly:
     @staticmethod
     def weight_of(masked_lm: MaskedLM, mean_length: float) -> float:
         """Masked tokens of a row that has so many tokens on average, markers left out."""
-        return masked_lm.rate * mean_length
+        return (masked_lm.rate + masked_lm.rate_end) / 2 * mean_length
 
     @property
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.masked_lm.columns, *self.next_sentence.columns)))
 
-    def collate(self, examples: Sequence[Example], *, numbers: Sequence[int] = (), epoch: int = 0) -> Batch:
-        """A row for each example, both of its segments masked."""
+    @property
+    def moves(self) -> bool:
+        """Whether what is asked depends on how far the run is."""
+        return self.masked_lm.moves
+
+    def collate(
+        self, examples: Sequence[Example], *, numbers: Sequence[int] = (), epoch: int = 0, progress: float = 1.0
+    ) -> Batch:
+        """A row for each example, both of its segments masked. progress: of the run, for the masking rate."""
         numbers = numbered(examples, numbers)
         pairs = self.next_sentence.pairs(examples, numbers=numbers, epoch=epoch)
         rows, targets = [], []
         for number, pair in zip(numbers, pairs, strict=True):
             draws = self.masked_lm.draws(epoch, number)
-            first, second = (self.masked_lm.mask(part.tokens, part.words, draws) for part in (pair.first, pair.second))
+            first, second = (
+                self.masked_lm.mask(part.tokens, part.words, draws, progress=progress)
+                for part in (pair.first, pair.second)
+            )
             rows.append(self.next_sentence.row(first.shown, second.shown))
             targets.append(as_row(IGNORED, first.targets, IGNORED, second.targets, IGNORED))
         count = int(sum((row != IGNORED).sum() for row in targets))

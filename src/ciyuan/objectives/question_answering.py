@@ -38,7 +38,7 @@ class Window:
 class SpanAnswering:
     """An encoder points at the first and the last token of the answer, or at [CLS] where there is none.
 
-    row          [CLS] q₁ … q_m [SEP] p_i … p_j [SEP]
+    row          [CLS] q₁ … q_m [SEP] p_i … p_j [SEP]      RoBERTa: <s> q₁ … q_m </s> </s> p_i … p_j </s>
     token type     0   0  …  0    0    1  …  1    1     in an encoder that has them
     targets       positions of the answer's first and last token; both 0 in a window that does not hold all of it
 
@@ -50,29 +50,45 @@ class SpanAnswering:
     columns = ("question", "passage", "span")
 
     def __init__(
-        self, *, pad_id: int, cls_id: int, sep_id: int, max_length: int, stride: int, token_types: bool = True
+        self,
+        *,
+        pad_id: int,
+        cls_id: int,
+        sep_id: int,
+        between: Sequence[int] | None = None,
+        max_length: int,
+        stride: int,
+        token_types: bool = True,
     ) -> None:
-        """max_length: tokens of a row, markers included. stride: tokens of a passage that neighbouring windows share.
+        """between: the markers that part question and passage; None: sep_id. max_length: tokens of a row, markers included.
+        stride: tokens of a passage that neighbouring windows share.
 
         Raises RecipeError where windows would not move on.
         """
         self.pad_id, self.cls_id, self.sep_id = pad_id, cls_id, sep_id
+        self.between = as_row(sep_id) if between is None else as_row(between)
         self.max_length, self.stride, self.token_types = max_length, stride, token_types
-        if max_length - 3 - self.longest_question <= stride:
+        room = max_length - self.n_markers - self.longest_question
+        if room <= stride:
             raise RecipeError(
                 f"rows of {max_length} tokens leave a passage no more than the {stride} that its windows share",
                 where="objective.stride",
-                allowed=f"less than {max(0, max_length - 3 - self.longest_question)}",
+                allowed=f"less than {max(0, room)}",
             )
+
+    @property
+    def n_markers(self) -> int:
+        """Of a row."""
+        return 2 + len(self.between)
 
     @property
     def longest_question(self) -> int:
         """Tokens of a question that are read; the rest is cut off."""
-        return (self.max_length - 3) // 2
+        return (self.max_length - self.n_markers) // 2
 
     def windows(self, question: Ids, passage: Ids) -> list[Window]:
         """The rows in which a passage is read, at least one."""
-        head = as_row(self.cls_id, question[: self.longest_question], self.sep_id)
+        head = as_row(self.cls_id, question[: self.longest_question], self.between)
         found = []
         for begin, end in windows(len(passage), self.max_length - len(head) - 1, stride=self.stride):
             sizes = [len(head), end - begin, 1]

@@ -35,25 +35,28 @@ class Seq2Seq:
         start_id: int,
         eos_id: int,
         first_id: int | None = None,
+        source_head: Sequence[int] = (),
+        source_tail: Sequence[int] | None = None,
         label_smoothing: float = 0.0,
         lexicon: Lexicon | None = None,
         alignment_weight: float = 0.0,
     ) -> None:
-        """start_id, first_id: what the decoder reads before it is asked. label_smoothing: ε of `cross_entropy`, in training.
+        """source_head, source_tail: what goes around a source; None: </s> after it. start_id, first_id: what the decoder reads
+        before it is asked. label_smoothing: ε of `cross_entropy`, in training.
 
         lexicon: where given, it teaches the first head of the last layer's cross-attention where to look, with
         alignment_weight at the start of the run and falling to 0 at its end. Source: Chen et al. 2016, Guided alignment training.
         """
-        assert pad_id != eos_id, "PAD is an id of its own, or the end would never be learnt"
         self.pad_id, self.start_id, self.eos_id, self.first_id = pad_id, start_id, eos_id, first_id
+        self.source_head, self.source_tail = source_head, [eos_id] if source_tail is None else source_tail
         self.label_smoothing = label_smoothing
         self.lexicon = lexicon if alignment_weight else None
         self.alignment_weight = alignment_weight
 
     def collate(self, examples: Sequence[tuple[Ids, Ids]], *, numbers: Sequence[int] = (), epoch: int = 0) -> Batch:
         """Pairs of (source ids, target ids), without special tokens, to a batch padded at the right."""
-        sources = [self._ended(source) for source, _ in examples]
-        targets = [self._ended(target) for _, target in examples]
+        sources = [as_row(self.source_head, source, self.source_tail) for source, _ in examples]
+        targets = [as_row(target, self.eos_id) for _, target in examples]
         texts = [as_row(self.start_id, self.first_id, target[:-1]) for target in targets]
         unasked = [] if self.first_id is None else [IGNORED]
         return Batch(
@@ -81,9 +84,6 @@ class Seq2Seq:
             loss = loss + weight * guidance
             metrics["alignment"] = (guidance.detach(), batch.count)
         return Loss(loss, batch.count, metrics)
-
-    def _ended(self, ids: Ids) -> NDArray[np.int64]:
-        return np.concatenate([np.asarray(ids, dtype=np.int64), [self.eos_id]])
 
 
 def _alignment(

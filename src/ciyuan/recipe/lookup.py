@@ -6,6 +6,7 @@ shown is what was used, or is said not to be known.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +19,14 @@ from ciyuan.data import Corpus, TokenStore
 from ciyuan.errors import DataError, ModelFolderError, TrainingError
 from ciyuan.interop import load_model_folder
 from ciyuan.model.config import PRESETS
+from ciyuan.recipe.changing import change_of
 from ciyuan.recipe.running import TEXTS, Start, prepare_run
 from ciyuan.recipe.settings import read_recipe
 from ciyuan.recipe.tasks import task_of
 from ciyuan.text import Tokenizer
 from ciyuan.training import RunFolder, Silent
 from ciyuan.training import ledger as ledgers
+from ciyuan.training.ramps import batches_at
 from ciyuan.training.source import LoaderSource
 
 CHUNK = 1024
@@ -93,10 +96,12 @@ class Lookup:
         materials = prepare_run(recipe, task, family, corpus, kept, Start(given, folder, resume=True), Silent())
         self.tokenizer, self.store = materials.tokenizer, materials.prepared.train
         self.loader, self._examples = task.batches(materials)
-        self._accumulate = recipe.training.accumulate
         self._source = LoaderSource(
-            materials.objective.collate, self._examples, self.loader, accumulate=recipe.training.accumulate
-        )
+            materials.objective.collate, self._examples, self.loader, recipe.training, change=change_of(materials),
+            asks_by_progress=getattr(materials.objective, "moves", False),
+        )  # fmt: skip
+        sizes = [batches_at(recipe.training, entry.stage) for entry in self.entries]
+        self._begins = [0, *itertools.accumulate(sizes)]  # of each step, the number of its first batch
 
     def step(self, step: int) -> StepUse:
         """Raises TrainingError where the run has made no such step."""
@@ -108,7 +113,7 @@ class Lookup:
         epoch, numbers = self._numbers(step)
         entry = self.entries[step - 1]
         used = tuple(Used(number, texts) for number, texts in zip(numbers, self._texts(numbers), strict=True))
-        return StepUse(step, epoch, self._mark(step, entry.ranks) == entry.mark, entry.skipped, used)
+        return StepUse(step, epoch, self._mark(step) == entry.mark, entry.skipped, used)
 
     def find(self, text: str) -> list[Found]:
         """The examples that hold `text`, letter for letter as the tokeniser gives it back, each with the steps that used it."""
@@ -131,24 +136,27 @@ class Lookup:
 
     def vouched(self, steps: Sequence[int]) -> bool:
         """Whether the ledger's marks of these steps are those of the batches planned here."""
-        return all(self._mark(step, self.entries[step - 1].ranks) == self.entries[step - 1].mark for step in steps)
+        return all(self._mark(step) == self.entries[step - 1].mark for step in steps)
 
     def _numbers(self, step: int) -> tuple[int, list[int]]:
         """The epoch in which a step began, and the numbers of its examples, those of all ranks."""
-        places = range((step - 1) * self._accumulate, step * self._accumulate)
-        planned = [self.loader.global_at(place) for place in places]
+        planned = [self.loader.global_at(place) for place in self._places(step)]
         return planned[0][0], [int(number) for _, batch in planned for number in batch]
 
-    def _mark(self, step: int, ranks: int) -> int:
+    def _places(self, step: int) -> range:
+        return range(self._begins[step - 1], self._begins[step])
+
+    def _mark(self, step: int) -> int:
         total = 0
+        ranks, stage = self.entries[step - 1].ranks, self.entries[step - 1].stage
         before = self.loader.rank, self.loader.world
         try:
             for rank in range(ranks):
                 self.loader.rank, self.loader.world = rank, ranks
-                total += ledgers.mark([self._source.batch(step - 1, micro) for micro in range(self._accumulate)])
+                total += ledgers.mark([self._source.batch(place, stage) for place in self._places(step)])
         finally:
             self.loader.rank, self.loader.world = before
-        return total
+        return ledgers.without_carry(total)
 
     def _texts(self, numbers: Sequence[int]) -> list[tuple[str, ...]]:
         examples = self._examples(np.array(numbers, dtype=np.int64))

@@ -33,7 +33,7 @@ from ciyuan.training.checkpoint import Checkpoint, Checkpoints
 
 STEPS, KILLED_AT, SAVED_EVERY = 8, 5, 2
 """The steps of the rehearsal; killed at a step that is not saved, so that one has to be trained again."""
-CLOCKED = ("elapsed", "tokens_per_second")
+CLOCKED = ("elapsed", "tokens_per_second", "of_ceiling")
 """What differs from run to run, because time does."""
 CLOCKED_STATE = ("elapsed", "costs", "sums", "log_position")
 

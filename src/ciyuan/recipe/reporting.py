@@ -50,6 +50,7 @@ def build_report(
     found = [name for name in SHOWN if scores is not None and name in scores.metrics][:MOST_SHOWN]
     metrics = {name: scores.metrics[name] for name in found} if scores else {}
     speeds = [line["tokens_per_second"] for line in lines if line.get("tokens_per_second")]
+    shares = [line["of_ceiling"] for line in lines if line.get("of_ceiling")]
     return Report(
         name=str(run.path),
         wording=wording,
@@ -66,6 +67,7 @@ def build_report(
         steps=result.steps,
         seconds=result.seconds,
         tokens_per_second=sum(speeds) / len(speeds) if speeds else 0.0,
+        of_ceiling=sum(shares) / len(shares) if shares else 0.0,
         ended=ENDED.get(result.stopped_because, result.stopped_because),
         records=preflight.records,
         examples=preflight.examples,

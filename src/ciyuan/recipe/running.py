@@ -6,14 +6,13 @@ data ──> tokenizer ──> token store ──> model ──> objective ─�
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ import torch
 
 import ciyuan
 from ciyuan.config import write_settings
-from ciyuan.data import Corpus, TokenStore, prepare
+from ciyuan.data import Corpus, Prepared, TokenStore, prepare
 from ciyuan.data.previews import preview
 from ciyuan.doctor.preflight import look_before_training
-from ciyuan.errors import CheckpointError, DataError, RecipeError, TokenizerError
+from ciyuan.errors import DataError, RecipeError, TokenizerError
 from ciyuan.evaluation import Scores
 from ciyuan.interop import Loaded, load_model_folder, save_adapter, save_model_folder
 from ciyuan.model import ModelConfig, Transformer, initialise
@@ -33,18 +32,21 @@ from ciyuan.model.config import PRESETS
 from ciyuan.model.lora import adapt, adapters, merge, sharing
 from ciyuan.model.transfer import Transferred, transfer
 from ciyuan.objectives import Lexicon, Seq2Seq, can_warm_start, warm_start
+from ciyuan.recipe.changing import change_of, check_changes
 from ciyuan.recipe.places import cache_folder
+from ciyuan.recipe.planning import Ground, in_numbers, is_open, settle, try_machine, wants_trial, with_vocabulary
 from ciyuan.recipe.reporting import build_report, write_card
-from ciyuan.recipe.settings import Recipe, check_family, read_recipe
+from ciyuan.recipe.resuming import Outcome, as_begun, check_data, finished
+from ciyuan.recipe.settings import ASSUMED_VOCABULARY, Recipe, check_family
 from ciyuan.recipe.tasks import Materials, Shown, Task, task_of
 from ciyuan.recipe.tasks.task import Top
 from ciyuan.report import render
 from ciyuan.text import Tokenizer
 from ciyuan.training import Monitor, RunFolder, TrainingResult, prepare_process, train
-from ciyuan.training.checkpoint import Checkpoints
 from ciyuan.training.freezing import freeze, freeze_base
-from ciyuan.training.loop import FREE as FREE_OF_TRAINING
+from ciyuan.training.machine import product_speed
 from ciyuan.training.monitor import Several
+from ciyuan.training.rates import Learner, learnt_by, resolve
 
 N_PREVIEWS = 3
 TEXTS = frozenset({"source", "target", "text", "second", "question", "passage"})
@@ -53,28 +55,6 @@ NOTABLE_UNKNOWN = 0.005
 """Share of unknown tokens above which a person is told."""
 MAX_COUNTED = 200_000
 """Pairs of which words are counted before the first step."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished run has to say. examples: held-out ones, over which the scores are."""
-
-    folder: Path
-    task: str
-    examples: int
-    metrics: Mapping[str, float]
-    signatures: Mapping[str, str]
-    steps: int
-    seconds: float
-    best_step: int | None
-    stopped_because: str
-    report: Path
-    next_commands: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
-    """All that the run warned of."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
 
 def run_training(
@@ -86,6 +66,8 @@ def run_training(
     from instead of random weights.
     Raises UserError for whatever is wrong with recipe, data, model or folder, before anything is overwritten; Stopped.
     """
+    if resume:
+        recipe = as_begun(Path(out), recipe, init=init)
     if resume and (outcome := finished(Path(out), recipe, init=init)) is not None:
         monitor.on_message(
             f"this run is finished (step {outcome.steps:,}, {outcome.stopped_because}): nothing to do, nothing was changed"
@@ -115,25 +97,14 @@ def trained(
     """All of a run but its end. The folder is held until the block is left."""
     out = Path(out)
     prepare_process(recipe.training.threads)
-    if recipe.training.lora is not None and init is None:
-        raise RecipeError(
-            "training.lora learns adapters of a model that is there, and none is given",
-            fix="name its folder with --init, or leave training.lora out",
-        )
-    given = None if init is None else load_model_folder(Path(init))
-    if given is None:
-        family = str(PRESETS[str(recipe.model.preset)]["family"])  # `read_recipe` has looked
-    else:
-        family = given.model.config.family
-        check_family(recipe, family, f"the model {init}", "--init")
+    start, family = begin(recipe, init, resume=resume)
     task = task_of(recipe.task, family)
     corpus = Corpus(recipe.data, task.shape(recipe, family))
     is_new = not out.exists()
     with RunFolder.open(out, resume=resume) as run:
         try:
-            start = Start(given, init, resume)
             if resume:
-                _check_data(corpus, run)
+                check_data(corpus, run)
             materials = prepare_run(recipe, task, family, corpus, run, start, monitor)
         except BaseException:
             if is_new and not any(path.name != ".lock" for path in out.iterdir()):
@@ -141,80 +112,13 @@ def trained(
             raise
         if not (resume and (out / "recipe.yaml").exists()):
             run.write_manifest(_manifest(materials, init))
-            run.write("recipe.yaml", write_settings(recipe))  # last: where it is, the other is too
+            run.write("recipe.yaml", write_settings(materials.recipe))  # last: where it is, the other is too
         began = time.monotonic()
         if recipe.task == "translate":
             materials = _informed(materials, run, init=init, monitor=monitor)
-        result = _learn(materials, task, run, monitor, resume=resume, spent=time.monotonic() - began)
+        spent = materials.spent + time.monotonic() - began
+        result = _learn(materials, task, run, monitor, resume=resume, spent=spent)
         yield Trained(run, materials, task, result)
-
-
-def finished(out: Path, recipe: Recipe, *, init: object = None) -> Outcome | None:
-    """What a run that is finished, its report included, had to say; None where there is still something to do.
-
-    Raises CheckpointError where the run was begun with another plan.
-    """
-    check_plan(out, recipe, init=init)
-    if not (out / "report.html").exists():
-        return None
-    found = Checkpoints(out / "checkpoints").latest(lambda damage: None)
-    state = {} if found is None else found.numbers["state"]
-    if state.get("finished") is None:
-        return None
-    info = json.loads((out / "ciyuan.json").read_text(encoding="utf-8"))
-    family = load_model_folder(out).model.config.family
-    return Outcome(
-        folder=out,
-        task=recipe.task,
-        examples=info["scored_on"],
-        metrics=info["scores"],
-        signatures=info["signatures"],
-        steps=state["step"],
-        seconds=round(state["elapsed"], 1),
-        best_step=state["best_step"],
-        stopped_because=state["finished"],
-        report=out / "report.html",
-        next_commands=task_of(recipe.task, family).wording(recipe, shlex.quote(str(out)), ()).commands[:2],
-        warnings=tuple(state["warnings"]),
-    )
-
-
-def check_plan(out: Path, recipe: Recipe, *, init: object = None) -> None:
-    """Raises CheckpointError where the run in `out` was begun with another recipe: it would silently become another run."""
-    path = out / "recipe.yaml"
-    if not path.exists():
-        return
-    begun = read_recipe(str(path), init=init is not None)
-    if begun.task != recipe.task:
-        raise CheckpointError(f"the task was {begun.task} when the run began and is {recipe.task}", where=path)
-    for section in ("data", "tokenizer", "model", "objective", "training"):
-        then, now = (getattr(one, section).model_dump(mode="json") for one in (begun, recipe))
-        for name in now:
-            if section == "training" and name in FREE_OF_TRAINING:
-                continue
-            movable = name in MOVABLE.get(section, ()) and not isinstance(then[name], int) and not isinstance(now[name], int)
-            if then[name] != now[name] and not movable:
-                raise CheckpointError(
-                    f"{section}.{name} was {then[name]} when the run began and is {now[name]}", where=path,
-                    allowed="a run goes on with the plan it was begun with; begin another run in another folder",
-                    fix=f"or go on by: ciyuan train {shlex.quote(str(path))} --out {shlex.quote(str(out))} --resume",
-                )  # fmt: skip
-
-
-MOVABLE = {"data": ("train", "dev"), "tokenizer": ("path",)}
-"""Names of files, whose contents are compared."""
-
-
-def _check_data(corpus: Corpus, run: RunFolder) -> None:
-    path = run.path / "manifest.json"
-    if not path.exists():
-        return
-    begun = json.loads(path.read_text(encoding="utf-8"))["data"]
-    if begun["sha256"] != corpus.content:
-        raise CheckpointError(
-            "the data is not what the run was begun with: its SHA-256 is another", where=", ".join(corpus.files[:3]),
-            allowed=f"the run was begun with {', '.join(begun['files'][:3])}", fix="put the files back, or begin another run",
-        )  # fmt: skip
 
 
 # --- Before ------------------------------------------------------------------------------------------------------------
@@ -229,10 +133,54 @@ class Start:
     resume: bool
 
 
-def prepare_run(
+def begin(recipe: Recipe, init: str | Path | None, *, resume: bool = False) -> tuple[Start, str]:
+    """What the run starts from, and its family. Raises RecipeError where the recipe does not go with it."""
+    if recipe.training.lora is not None and init is None:
+        raise RecipeError(
+            "training.lora learns adapters of a model that is there, and none is given",
+            fix="name its folder with --init, or leave training.lora out",
+        )
+    given = None if init is None else load_model_folder(Path(init))
+    if given is None:
+        family = str(PRESETS[str(recipe.model.preset)]["family"])  # `read_recipe` has looked
+    else:
+        family = given.model.config.family
+        check_family(recipe, family, f"the model {init}", "--init")
+    return Start(given, init, resume), family
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The text as tokens, before there is a model. recipe: its vocabulary decided. top: what stands on the model."""
+
+    recipe: Recipe
+    task: Task
+    corpus: Corpus
+    tokenizer: Tokenizer
+    prepared: Prepared
+    top: Top
+    device: str
+    start: Start
+
+    def ground(self) -> Ground:
+        """What the sizes are decided by."""
+        given = None if self.start.given is None else self.start.given.model.config
+        unique = sum(self.prepared.preflight.tokens.values())
+        return Ground(self.task, self.device, unique, self._config, self._materials, given)
+
+    def _config(self, recipe: Recipe) -> ModelConfig:
+        return _new_config(recipe, self.tokenizer, self.top)
+
+    def _materials(self, recipe: Recipe) -> Materials:
+        model = _new_model(recipe, self.tokenizer, self.top)
+        objective = self.task.objective(recipe, self.tokenizer, model.config, self.prepared)
+        return Materials(recipe, self.corpus, self.tokenizer, self.prepared, model.to(self.device), objective)
+
+
+def gather(
     recipe: Recipe, task: Task, family: str, corpus: Corpus, run: RunFolder, start: Start, monitor: Monitor
-) -> Materials:
-    """Everything that is needed before the first step; the refusals that cost nothing come first."""
+) -> Gathered:
+    """What comes before the model; the refusals that cost nothing come first."""
     device = _device(recipe)
     labels = ("a", "b")  # however many there will be: what cannot be saved is refused before anything is spent
     if start.given is not None:
@@ -241,11 +189,14 @@ def prepare_run(
             adapt(sharing(start.given.model), recipe.training.lora, seed=0)
         task.top(recipe, family, labels).on(start.given.model.config)
     else:
-        task.top(recipe, family, labels).on(
-            recipe.model.build(recipe.tokenizer.vocab_size, pad_id=0, bos_id=1, eos_id=2)
-        )
+        task.top(recipe, family, labels).on(recipe.model.build(ASSUMED_VOCABULARY, pad_id=0, bos_id=1, eos_id=2))
+    check_changes(recipe)
     task.check(recipe, corpus)
+    if start.given is None and recipe.tokenizer.path is None:
+        recipe = with_vocabulary(recipe, corpus, device)
     tokenizer = _tokenizer(recipe, task, family, corpus, run, start, monitor)
+    if family == "encoder-decoder":
+        tokenizer.check_writes()
     monitor.on_message("preparing the data")
     prepared = prepare(corpus, tokenizer, cache_folder() / "data", **task.preparation(recipe, family, tokenizer))
     for line in prepared.preflight.lines():
@@ -263,10 +214,52 @@ def prepare_run(
             "raise tokenizer.vocab_size, or choose a kind that spells rare characters in bytes"
         )
     top = task.top(recipe, family, prepared.labels)
-    if start.given is None:
-        model, new = _new_model(recipe, tokenizer, top), tuple[str, ...]()
+    recipe = recipe.model_copy(update={"training": resolve(recipe.training, _learner(recipe, start))})
+    return Gathered(recipe, task, corpus, tokenizer, prepared, top, device, start)
+
+
+def _learner(recipe: Recipe, start: Start) -> Learner:
+    if start.given is not None:
+        return Learner.of(start.given.model.config, learnt_by(start.given.info))
+    return Learner.of(recipe.model.build(ASSUMED_VOCABULARY, pad_id=0, bos_id=1, eos_id=2))
+
+
+def prepare_run(
+    recipe: Recipe, task: Task, family: str, corpus: Corpus, run: RunFolder, start: Start, monitor: Monitor
+) -> Materials:
+    """Everything that is needed before the first step."""
+    found = gather(recipe, task, family, corpus, run, start, monitor)
+    recipe, tokenizer, prepared = found.recipe, found.tokenizer, found.prepared
+    spent = 0.0
+    if is_open(recipe):
+        ground = found.ground()
+        machine = try_machine(recipe, ground) if wants_trial(recipe) and start.given is None else None
+        plan = settle(recipe, ground, machine)
+        recipe, spent = plan.recipe, 0.0 if machine is None else machine.took
+        tried = f"; {spent:.0f} of its seconds went into trying the machine" if spent else ""
+        monitor.on_message(f"planned: {plan.line()}{tried}; `ciyuan plan` shows why")
+        prepare_process(recipe.training.threads)
     else:
-        moved = _given_model(start.given.model, recipe, top, monitor)
+        recipe = in_numbers(recipe)
+    materials = build(found, recipe, monitor, spent=spent)
+    loader, examples = task.batches(materials)
+    if not (run.path / "tokenizer.json").exists():
+        for name, text in reversed(tokenizer.files().items()):  # tokenizer.json last: where it is, the other is too
+            run.write(name, text)
+    if not start.resume:
+        _, numbers = loader.at(0)
+        shown = numbers[:N_PREVIEWS]
+        batch = materials.objective.collate(examples(shown), numbers=shown.tolist(), epoch=0)
+        monitor.on_preview(preview(batch, tokenizer, rows=N_PREVIEWS, labels=prepared.labels))
+    return materials
+
+
+def build(found: Gathered, recipe: Recipe, monitor: Monitor, *, spent: float = 0.0) -> Materials:
+    """The model that is trained and the question that is put to it. recipe: in numbers."""
+    if found.start.given is None:
+        model, new = _new_model(recipe, found.tokenizer, found.top), tuple[str, ...]()
+    else:
+        moved = _given_model(found.start.given.model, recipe, found.top, monitor)
         model, new = moved.model, moved.new
     if recipe.training.lora is None:
         frozen = freeze(model, recipe.training.freeze)
@@ -277,18 +270,11 @@ def prepare_run(
         monitor.on_message(
             f"frozen: {frozen:,} of {sum(p.numel() for p in model.parameters()):,} parameters stay as they are"
         )
-    objective = task.objective(recipe, tokenizer, model.config, prepared)
-    materials = Materials(recipe, corpus, tokenizer, prepared, model.to(device), objective, init=start.name)
-    loader, examples = task.batches(materials)
-    if not (run.path / "tokenizer.json").exists():
-        for name, text in reversed(tokenizer.files().items()):  # tokenizer.json last: where it is, the other is too
-            run.write(name, text)
-    if not start.resume:
-        _, numbers = loader.at(0)
-        shown = numbers[:N_PREVIEWS]
-        batch = objective.collate(examples(shown), numbers=shown.tolist(), epoch=0)
-        monitor.on_preview(preview(batch, tokenizer, rows=N_PREVIEWS, labels=prepared.labels))
-    return materials
+    objective = found.task.objective(recipe, found.tokenizer, model.config, found.prepared)
+    return Materials(
+        recipe, found.corpus, found.tokenizer, found.prepared, model.to(found.device), objective, init=found.start.name,
+        spent=spent,
+    )  # fmt: skip
 
 
 def unknown_share(store: TokenStore, tokenizer: Tokenizer) -> float:
@@ -340,11 +326,14 @@ def _tokenizer(
     return chosen
 
 
-def _new_model(recipe: Recipe, tokenizer: Tokenizer, top: Top) -> Transformer:
+def _new_config(recipe: Recipe, tokenizer: Tokenizer, top: Top) -> ModelConfig:
     bos_id = tokenizer.bos_id if tokenizer.has("bos") else None
     eos_id = tokenizer.eos_id if tokenizer.has("eos") else None
-    config = recipe.model.build(tokenizer.vocab_size, pad_id=tokenizer.pad_id, bos_id=bos_id, eos_id=eos_id)
-    model = Transformer(top.on(config))
+    return top.on(recipe.model.build(tokenizer.vocab_size, pad_id=tokenizer.pad_id, bos_id=bos_id, eos_id=eos_id))
+
+
+def _new_model(recipe: Recipe, tokenizer: Tokenizer, top: Top) -> Transformer:
+    model = Transformer(_new_config(recipe, tokenizer, top))
     initialise(model, scheme=recipe.model.initialisation or "zero_output", seed=recipe.training.seed)
     return model
 
@@ -355,7 +344,9 @@ FREE = ("dropout", "attention_dropout", "activation_dropout")
 
 def _check_sizes(config: ModelConfig, recipe: Recipe, name: object) -> None:
     """Another architecture than the given model's own is refused."""
-    for field, value in recipe.model.model_dump(exclude={"preset", "initialisation", *FREE}, exclude_none=True).items():
+    for field, value in recipe.model.model_dump(
+        exclude={"preset", "size", "initialisation", *FREE}, exclude_none=True
+    ).items():
         own = getattr(config, field)
         if own != value:
             raise RecipeError(
@@ -429,6 +420,8 @@ def _informed(materials: Materials, run: RunFolder, *, init: object, monitor: Mo
         start_id=objective.start_id,
         eos_id=objective.eos_id,
         first_id=objective.first_id,
+        source_head=objective.source_head,
+        source_tail=objective.source_tail,
         label_smoothing=settings.label_smoothing,
         lexicon=lexicon,
         alignment_weight=settings.guidance,
@@ -449,6 +442,11 @@ def _learn(
         run=run,
         evaluate=(lambda model: task.quick(materials, model)) if materials.prepared.dev_records else None,
         save_best=lambda model: save(run.path, materials, task, model),
+        change=change_of(materials),
+        ceiling=product_speed(
+            next(materials.model.parameters()).device,
+            torch.bfloat16 if materials.recipe.training.precision == "bf16" else torch.float32,
+        ),
         monitor=monitor,
         resume=resume,
         spent=spent,

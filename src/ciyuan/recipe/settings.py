@@ -29,6 +29,8 @@ FAMILIES: dict[TaskName, tuple[str, ...]] = {
 """Which families can do a task."""
 
 LIMITS = ("steps", "minutes", "tokens")
+ASSUMED_VOCABULARY = 8000
+"""For whether a model's sizes fit together, which no vocabulary decides."""
 
 
 class ObjectiveSettings(Settings):
@@ -38,6 +40,9 @@ class ObjectiveSettings(Settings):
         default="words", description="masked-lm: what is masked as a whole; words are segmented in Chinese too"
     )
     mask_rate: float = Field(default=0.15, gt=0, lt=1, description="masked-lm, denoise: share of tokens to restore")
+    mask_rate_end: float | None = Field(
+        default=None, gt=0, lt=1, description="masked-lm: what mask_rate becomes by the end of the run; null: it stays"
+    )
     mean_span: float = Field(default=3.0, ge=1, description="masked-lm by spans, denoise: tokens of a span, on average")
     next_sentence: bool = Field(
         default=False, description="masked-lm: learn with it whether a second text follows the first"
@@ -73,22 +78,24 @@ def read_recipe(
     data: Sequence[str] = (),
     dev: str | None = None,
     minutes: float | None = None,
+    tokens: int | None = None,
     overrides: Sequence[str] = (),
     init: bool = False,
 ) -> Recipe:
     """A built-in recipe or a YAML file, with what the command line changes. Raises RecipeError that names file, line and key.
 
-    What a file does not say is as in the built-in recipe of its task. data, dev, minutes: instead of data.train, data.dev and
-    training.minutes. overrides: `key=value` texts, the last word. init: a model is given to start from, which brings its own sizes
-    and tokeniser, so that those of the built-in recipe do not count.
+    What a file does not say is as in the built-in recipe of its task. data, dev, minutes, tokens: instead of data.train, data.dev,
+    training.minutes and training.tokens. overrides: `key=value` texts, the last word. init: a model is given to start from, which
+    brings its own sizes and tokeniser, so that those of the built-in recipe do not count.
     """
     sheet = builtin.find_sheet(name)
     if name in builtin.names():  # all of it is what `with_defaults` lays under what the command line says
         sheet = Sheet(name, {"task": sheet.values["task"]}, sheet.places)
-    sheet = lay_options(sheet, data=data, dev=dev, minutes=minutes, overrides=overrides)
+    sheet = lay_options(sheet, data=data, dev=dev, minutes=minutes, tokens=tokens, overrides=overrides)
     sheet = with_defaults(sheet, init=init)
     if init:
-        sheet = lay(sheet, ("model", "preset"), None, place="--init")
+        for key in ("preset", "size"):
+            sheet = lay(sheet, ("model", key), None, place="--init")
     recipe = build(Recipe, sheet)
     if not init:
         _check_model(recipe, sheet)
@@ -98,7 +105,7 @@ def read_recipe(
 def _check_model(recipe: Recipe, sheet: Sheet) -> None:
     """What does not fit together is said with its place, before any data is read."""
     try:
-        config = recipe.model.build(recipe.tokenizer.vocab_size, pad_id=0, bos_id=1, eos_id=2)
+        config = recipe.model.build(ASSUMED_VOCABULARY, pad_id=0, bos_id=1, eos_id=2)
     except RecipeError as error:
         key = next((word for word in error.found.split() if word.startswith("model.")), "model")
         where = error.where or sheet.place(tuple(key.split(".")))
@@ -151,8 +158,8 @@ def _contradicts(section: str, own: Mapping[str, Any], *, init: bool) -> bool:
 
 
 def lay_options(
-    sheet: Sheet, *, data: Sequence[str], dev: str | None, minutes: float | None, overrides: Sequence[str]
-) -> Sheet:
+    sheet: Sheet, *, data: Sequence[str], dev: str | None, minutes: float | None, tokens: int | None, overrides: Sequence[str]
+) -> Sheet:  # fmt: skip
     """A sheet with what the command line changes laid over it."""
     if data:
         sheet = lay(sheet, ("data", "train"), list(data), place="--data")
@@ -160,4 +167,6 @@ def lay_options(
         sheet = lay(sheet, ("data", "dev"), int(dev) if dev.isdecimal() and len(dev) < 12 else dev, place="--dev")
     if minutes is not None:
         sheet = lay(sheet, ("training", "minutes"), minutes, place="--minutes")
+    if tokens is not None:
+        sheet = lay(sheet, ("training", "tokens"), tokens, place="--tokens")
     return override(sheet, overrides)

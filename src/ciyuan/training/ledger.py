@@ -1,11 +1,12 @@
 """Which examples each step used: eight bytes a step, by which the plan of the batches is proven to be what was really read.
 
-    ciyuan ledger 1 | step 1 | step 2 | …     each: bits 0–47 the mark, 48–62 how many ranks, 63 whether the update was skipped
+    ciyuan ledger 2 | step 1 | step 2 | …     each: bits 0–39 the mark, 40–47 the stage of the run, 48–62 how many ranks,
+                                              63 whether the update was skipped
 
 The order of the data is a pure function of the settings, the data and the step, so the numbers of the examples need not be
 stored: they are planned again. What could make the plan lie is data, tokeniser, settings or code that are no longer what they were;
 hence the mark, a hash of all whole numbers that the step was fed: tokens, places, targets. A step whose batches, made again, have
-another mark is not vouched for.
+another mark is not vouched for. Version 1 had the mark's carry over the ranks where the stage is, for nothing moved with the run.
 """
 
 from __future__ import annotations
@@ -23,20 +24,22 @@ from ciyuan.batch import Batch
 from ciyuan.data.folders import saying_disk_errors
 from ciyuan.errors import DataError
 
-HEAD = b"ciyuan ledger 1\n"
+HEAD, HEAD_1 = b"ciyuan ledger 2\n", b"ciyuan ledger 1\n"
 RECORD = 8  # bytes of a step
-_RANKS, _SKIPPED = 48, 63  # bits
 MARK_BITS = 40  # so that the sum over ranks, which they exchange as floats, is exact
+_STAGE, _RANKS, _SKIPPED = MARK_BITS, 48, 63  # bits
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a step. mark: the sum over its ranks, 0 where the line was lost. skipped: nothing was learnt from it."""
+    """What is known of a step. mark: the sum over its ranks, without the carry; 0 where the line was lost. skipped: nothing was
+    learnt from it. stage: of the run (`ramps.stage_of`)."""
 
     step: int
     mark: int
     ranks: int
     skipped: bool
+    stage: int = 0
 
 
 class Ledger:
@@ -46,8 +49,8 @@ class Ledger:
         self.path = path
         self._waiting = bytearray()
 
-    def add(self, mark: int, ranks: int, *, skipped: bool) -> None:
-        word = (mark % (1 << _RANKS)) | min(ranks, 0x7FFF) << _RANKS | int(skipped) << _SKIPPED
+    def add(self, mark: int, ranks: int, *, stage: int = 0, skipped: bool) -> None:
+        word = without_carry(mark) | stage << _STAGE | min(ranks, 0x7FFF) << _RANKS | int(skipped) << _SKIPPED
         self._waiting += word.to_bytes(RECORD, "little")
 
     def sync(self) -> None:
@@ -65,6 +68,7 @@ class Ledger:
         wanted = len(HEAD) + RECORD * step
         with saying_disk_errors(self.path), self.path.open("ab", buffering=0) as file:
             size = file.tell()
+            _bring_up_to_date(self.path)
             if size < len(HEAD):
                 file.truncate(0)
                 file.write(HEAD)
@@ -82,14 +86,39 @@ def read(path: Path) -> list[Entry]:
             where=path,
             fix="name the folder of a run of this version or a later one",
         ) from None
-    if not data.startswith(HEAD):
+    if not data.startswith((HEAD, HEAD_1)):
         raise DataError("is not a ledger of this version", where=path)
+    if data.startswith(HEAD_1):
+        data = _without_carries(data)
     whole = (len(data) - len(HEAD)) // RECORD
     words = np.frombuffer(data, dtype="<u8", count=whole, offset=len(HEAD)).tolist()
     return [
-        Entry(step, word & ((1 << _RANKS) - 1), word >> _RANKS & 0x7FFF, bool(word >> _SKIPPED))
+        Entry(step, without_carry(word), word >> _RANKS & 0x7FFF, bool(word >> _SKIPPED), word >> _STAGE & 0xFF)
         for step, word in enumerate(words, start=1)
     ]
+
+
+def without_carry(total: int) -> int:
+    """A sum of marks as an entry has it."""
+    return total % (1 << MARK_BITS)
+
+
+def _bring_up_to_date(path: Path) -> None:
+    """Make of version 1 this one: the head last, so that until then the file is of version 1, which reads the same."""
+    with path.open("r+b", buffering=0) as file:
+        data = file.read()
+        if data.startswith(HEAD_1):
+            file.seek(len(HEAD))
+            file.write(_without_carries(data)[len(HEAD) :])
+            os.fsync(file.fileno())
+            file.seek(0)
+            file.write(HEAD)
+
+
+def _without_carries(data: bytes) -> bytes:
+    whole = len(data) - (len(data) - len(HEAD)) % RECORD
+    words = np.frombuffer(data[len(HEAD) : whole], dtype="<u8") & ~np.uint64(0xFF << _STAGE)
+    return HEAD + words.astype("<u8").tobytes() + data[whole:]
 
 
 def mark(batches: Sequence[Batch | None]) -> int:

@@ -11,28 +11,25 @@ so a run that was killed anywhere goes on from its last checkpoint bit for bit.
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ciyuan.batch import Batch
 from ciyuan.data.loader import Loader
-from ciyuan.data.prefetch import Prefetch
-from ciyuan.errors import CheckpointError, Stopped, TrainingError, UserError
-from ciyuan.model.lora import signature
+from ciyuan.errors import Stopped, TrainingError, UserError
+from ciyuan.model.cost import Cost
 from ciyuan.model.transformer import Transformer
 from ciyuan.objectives.objective import Objective
+from ciyuan.training import tally, timing
 from ciyuan.training.averaging import Average
 from ciyuan.training.checkpoint import Checkpoint, require_space
 from ciyuan.training.distributed import Ranks
+from ciyuan.training.judging import judge
 from ciyuan.training.ledger import Ledger, mark
 from ciyuan.training.monitor import (
     EvaluationReport,
@@ -40,29 +37,23 @@ from ciyuan.training.monitor import (
     RunLog,
     RunStart,
     Several,
-    StepReport,
     TrainingResult,
 )
 from ciyuan.training.optimizers import build_optimizer
+from ciyuan.training.ramps import batches_at, stage_of
+from ciyuan.training.rates import Learner, by_role, resolve
 from ciyuan.training.run import RunFolder
 from ciyuan.training.schedules import rate
 from ciyuan.training.settings import TrainingSettings
 from ciyuan.training.signals import Interrupted, Signals
-from ciyuan.training.source import Examples, LoaderSource, Source
+from ciyuan.training.snapshot import Snapshot
+from ciyuan.training.source import Ahead, Change, Examples, LoaderSource, Source
+from ciyuan.training.spikes import jumped
+from ciyuan.training.state import State
+from ciyuan.training.undisturbed import quiet_collector, undisturbed
 
 Evaluate = Callable[[Transformer], Mapping[str, float]]
 SaveBest = Callable[[Transformer], None]
-
-LOWER_IS_BETTER = ("loss", "nll", "perplexity", "bits_per_byte", "ter", "wer", "cer")
-FREE = ("threads", "checkpoint_every", "keep_checkpoints", "device", "on_nonfinite")
-"""Settings that may change when a run goes on: they decide nothing about what is learnt, but for rounding and for what is done
-about a step that cannot be learnt from."""
-
-EVALUATION_SHARE = 0.05  # of a run's minutes, under evaluate_every: auto
-FIRST_EVALUATION = 0.1  # of the run: early, for it tells how much time the last one will need
-CHECKPOINT_SECONDS = 60.0
-CHECKPOINT_SHARE = 0.05
-SPIKE_SIGMAS, SPIKE_MEMORY, SPIKE_AFTER = 6.0, 0.98, 50
 
 
 def train(
@@ -75,9 +66,11 @@ def train(
     run: RunFolder,
     evaluate: Evaluate | None = None,
     save_best: SaveBest | None = None,
+    change: Change | None = None,
     monitor: Monitor | None = None,
     resume: bool = False,
     spent: float = 0.0,
+    ceiling: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainingResult:
     """Train a model in place, on the device where it is, until a limit of the settings is reached.
@@ -85,44 +78,22 @@ def train(
     examples: example numbers to examples, e.g. a token store's `examples`. evaluate: scores of the model, by name, the same for
     the same weights. save_best: keeps the model, whenever it is the best so far (with nothing to evaluate: as often, and at
     the end). Both find the averaged weights in the model, if any, and eval mode; random generators are put back after them.
+    change: of examples, each time before they are collated.
     resume: go on from the run's newest whole checkpoint, or begin where there is none; a finished run is left as it is.
     spent: seconds of learning before the first step, a warm start's, which count towards the run's minutes.
+    ceiling: of this machine's matrix products (`machine.product_speed`), for the share of it that the reports give.
 
     When it returns the model has the weights of the last step (not the best, not the averaged). The process is seeded.
     Raises Stopped after SIGTERM or SIGINT, with a checkpoint written; TrainingError where nothing can be learnt; DiskError;
     CheckpointError where the checkpoints are damaged or of another run.
     """
-    source = LoaderSource(objective.collate, examples, loader, accumulate=settings.accumulate)
+    source = LoaderSource(
+        objective.collate, examples, loader, settings, change=change, asks_by_progress=getattr(objective, "moves", False)
+    )
     return Training(
         model, objective.loss, source, settings, run=run, evaluate=evaluate, save_best=save_best, monitor=monitor,
-        spent=spent, clock=clock,
+        spent=spent, ceiling=ceiling, clock=clock,
     ).go(resume=resume)  # fmt: skip
-
-
-@dataclass
-class State:
-    """All that a run knows besides tensors: what a checkpoint keeps as JSON."""
-
-    step: int = 0
-    tokens: int = 0
-    elapsed: float = 0.0  # seconds, of all sittings together
-    progress: float = 0.0
-    evaluated: int = -1  # the step of the last evaluation
-    next_evaluation: float = FIRST_EVALUATION  # progress
-    evaluations_since_best: int = 0
-    best: dict[str, float] = field(default_factory=dict)
-    best_step: int | None = None
-    metric: str | None = None
-    skipped: int = 0
-    skipped_in_row: int = 0
-    costs: dict[str, float] = field(default_factory=dict)  # seconds that the last evaluation, … took
-    sums: dict[str, float] = field(default_factory=dict)  # since the last report
-    spike: dict[str, float] = field(default_factory=lambda: {"n": 0, "mean": 0.0, "variance": 0.0, "warned": -1000})
-    average_updates: int = 0
-    best_waits: bool = False  # the best model is still to be written
-    log_position: int = 0
-    finished: str | None = None
-    warnings: list[str] = field(default_factory=list)
 
 
 class Training:
@@ -140,10 +111,12 @@ class Training:
         save_best: SaveBest | None = None,
         monitor: Monitor | None = None,
         spent: float = 0.0,
+        ceiling: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if evaluate is None and settings.early_stop is not None:
             raise TrainingError("early_stop needs something to evaluate", fix="give data.dev, or leave early_stop out")
+        settings = resolve(settings, Learner.of(model.config))
         self.model, self.loss, self.source, self.settings = model, loss, source, settings
         self.evaluate, self.save_best = evaluate, save_best
         self.ranks = Ranks.here()
@@ -157,8 +130,12 @@ class Training:
         }
         assert sorted(names[p] for group in groups.values() for p in group) == sorted(names.values()), "each once"
         self.device = next(iter(self.parameters.values())).device
+        self.cost, self.ceiling = Cost.of(model), ceiling
         self.optimizer = build_optimizer(groups, names, settings)
         self.average = Average(self.parameters, settings)
+        self.snapshot = Snapshot(
+            model, self.parameters, self.optimizer, self.average, settings, ranks=self.ranks, batches=source.fingerprint
+        )
         self.checkpoints = run.checkpoints(settings.keep_checkpoints)
         self.signals = Signals()
         self.clock = clock
@@ -178,6 +155,7 @@ class Training:
         with contextlib.ExitStack() as stack:
             if self.log is not None:
                 stack.callback(self.log.close)
+            stack.callback(self.checkpoints.settle, self.monitor.on_warning)
             torch.manual_seed(self.settings.seed + self.ranks.rank)
             self.ranks.share([*self.model.parameters(), *self.model.buffers()])
             self._begin(resume=resume)
@@ -187,25 +165,28 @@ class Training:
                 )
                 return self._result(already_finished=True)
             self.monitor.on_start(self._start())
-            stack.enter_context(_quiet_collector())
+            stack.enter_context(quiet_collector())
             stack.enter_context(self.signals)
-            batches = stack.enter_context(Prefetch(self._batches_from(self.state.step)))
+            ahead = Ahead(self.source, self.state.batches, accumulate=self.settings.accumulate)
+            stack.enter_context(ahead)
             self._origin = self.clock() - self.state.elapsed
             self._saved_at = self.state.elapsed
-            if self.state.step == 0:  # what was spent before is no reason to evaluate a model that has learnt nothing
-                self.state.next_evaluation = round(self._progress(self.state.elapsed) + FIRST_EVALUATION, 9)
-            self._repeat(batches)
+            if self.state.step == 0:
+                self.state.next_evaluation = timing.first_evaluation(self._progress(self.state.elapsed))
+            self._repeat(ahead)
             result = self._result()
             self.monitor.on_end(result)
             return result
 
-    def _repeat(self, batches: Iterator[list[Batch | None]]) -> None:
+    def _repeat(self, ahead: Ahead) -> None:
         """Between two steps one thing at a time, then look again: each takes time, and time decides."""
         while True:
+            self.checkpoints.look()
             stop = self._agree()
-            self._ended = self._ended or self._limit_reached()
+            self._ended = self._ended or timing.limit_reached(self.state, self.settings, self._step_seconds)
             if stop:
                 self._save()
+                self.checkpoints.wait()
                 self.monitor.on_message(f"stopped by {self.signals.name} at step {self.state.step}: checkpoint written")
                 raise Stopped(f"stopped by {self.signals.name} at step {self.state.step}; go on with --resume")
             if self._evaluation_due():
@@ -220,13 +201,15 @@ class Training:
                 self._report_rest()
                 self.state.finished = self._ended
                 self._save()
+                self.checkpoints.wait()
                 return
-            elif self._checkpoint_due():
+            elif timing.checkpoint_due(self.state, self.settings, saved_step=self._saved_step, saved_at=self._saved_at):
                 self._save()
             else:
-                self._step(next(batches))
+                stage = stage_of(self.state.progress)
+                self._step(ahead.take(batches_at(self.settings, stage), stage), stage)
 
-    def _step(self, batches: list[Batch | None]) -> None:
+    def _step(self, batches: list[Batch | None], stage: int) -> None:
         """One update, or none where the gradient is not finite."""
         state, settings = self.state, self.settings
         began = self.clock()
@@ -249,24 +232,20 @@ class Training:
         else:
             self._skip(batches, sums)
         if self.ledger is not None:
-            self.ledger.add(fed, self.ranks.world, skipped=state.skipped_in_row > 0)
+            self.ledger.add(fed, self.ranks.world, stage=stage, skipped=state.skipped_in_row > 0)
         for parameter in self.parameters.values():
             parameter.grad = None
         state.step += 1
+        state.batches += len(batches)
         state.tokens += int(sums.pop("tokens"))
         if state.skipped_in_row == 0:
             self._look_for_spike(sums["loss"] / count, batches)
             self.average.update(self._progress(self._now()))
-            for name, number in sums.items():
-                if math.isfinite(sums[name.removesuffix(".count")]):  # a measure may have no number where the loss has one
-                    state.sums[name] = state.sums.get(name, 0.0) + number
+            tally.add(state, sums)
         seconds = self.clock() - began
         self._step_seconds = seconds if self._step_seconds == 0 else 0.9 * self._step_seconds + 0.1 * seconds
-        state.sums["seconds"] = state.sums.get("seconds", 0.0) + seconds
-        state.sums["tokens"] = state.tokens - state.sums.get("tokens_before", 0)
-        state.sums["lr"] = share * settings.rates["hidden" if settings.lora is None else "adapter"]
-        if math.isfinite(norm):
-            state.sums["norm"] = norm
+        lr = share * by_role(settings)["hidden" if settings.lora is None else "adapter"]
+        tally.note_step(state, seconds=seconds, lr=lr, norm=norm)
         if state.step % settings.log_every == 0:
             self._report()
 
@@ -275,11 +254,12 @@ class Training:
         objective measures as NAME and NAME.count."""
         self.model.train()
         kept: dict[str, list[Tensor | float]] = {"loss": []}
-        sums: dict[str, float] = {"count": 0, "tokens": 0, "mark": mark(batches)}
+        sums: dict[str, float] = {"count": 0, "tokens": 0, "flops": 0, "mark": mark(batches)}
         for batch in batches:
             if batch is None or batch.count == 0:
                 continue
             sums["tokens"] += batch.n_tokens
+            sums["flops"] += self.cost.of_batch(batch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
                 loss = self.loss(self.model, batch.to(self.device), progress=self.state.progress)
             loss.sum.backward()
@@ -299,7 +279,7 @@ class Training:
         what = "gradient" if math.isfinite(sums["loss"]) else "loss"
         where = self._names(batches)
         whole = "the last checkpoint is from before and whole"
-        if (name := self._not_finite()) is not None:
+        if (name := self.snapshot.not_finite()) is not None:
             raise TrainingError(
                 f"step {step}: the {what} is not finite, for an earlier update left {name} so",
                 allowed=f"the update of an earlier step was too large; {whole}",
@@ -321,14 +301,6 @@ class Training:
                 fix=f"try a lower training.lr; {whole}",
             )
 
-    def _not_finite(self) -> str | None:
-        """The first of all that is learnt or remembered that holds NaN or infinity."""
-        remembered = {**self.optimizer.state(), **self.average.state()}
-        for name, tensor in [*self.parameters.items(), *remembered.items()]:
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                return name
-        return None
-
     def _names(self, batches: list[Batch | None]) -> str:
         """The examples of a step, those of all ranks, for a message. Every rank must ask."""
         own = [number for batch in batches if batch is not None for number in batch.examples]
@@ -339,17 +311,9 @@ class Training:
     # --- Evaluation --------------------------------------------------------------------------------------------------
 
     def _evaluation_due(self) -> bool:
-        state, every = self.state, self.settings.evaluate_every
-        if state.evaluated == state.step or (self.evaluate is None and self.save_best is None):
+        if self.state.evaluated == self.state.step or (self.evaluate is None and self.save_best is None):
             return False
-        if self._ended is not None:
-            return True
-        if state.step == 0:
-            return False
-        if every == "auto":
-            return state.progress >= state.next_evaluation
-        unmeasured = self.settings.minutes is not None and "evaluate" not in state.costs
-        return state.step % every == 0 or (unmeasured and state.progress >= 2 * FIRST_EVALUATION)
+        return self._ended is not None or timing.evaluation_due(self.state, self.settings)
 
     def _evaluate(self) -> None:
         """Score the model. A signal cuts it short; the evaluation is then still due."""
@@ -375,25 +339,26 @@ class Training:
         state.evaluated = state.step
         best = _FAILED not in scores and self._judge(scores)
         if self.evaluate is not None and _FAILED not in scores:
-            epoch, _ = self.source.where(state.step)
+            epoch, _ = self.source.where(state.batches)
             self.monitor.on_evaluation(
                 EvaluationReport(state.step, epoch, self._now(), dict(scores), state.metric or "", best)
             )
         if best and self.save_best is not None:
             state.best_waits = True
         else:
-            self._plan_evaluation()
+            state.next_evaluation = timing.next_evaluation(state, self.settings)
 
     def _keep_best(self) -> None:
         """Write the model that was just found to be the best."""
         assert self.save_best is not None
         began = self.clock()
+        self.checkpoints.wait()
         if self.ranks.leads:
             with self._as_used():
                 self.save_best(self.model)
         self.state.costs.update(self.ranks.hear({"save_best": self.clock() - began}))
         self.state.best_waits = False
-        self._plan_evaluation()
+        self.state.next_evaluation = timing.next_evaluation(self.state, self.settings)
 
     def _checkpoint_before_best(self) -> bool:
         """Under minutes a run that was killed does not repeat itself: what it takes for the best must be on the disk before the
@@ -411,45 +376,18 @@ class Training:
     @contextlib.contextmanager
     def _as_used(self) -> Iterator[None]:
         """The model as it is evaluated and saved: with the averaged weights, if any, in eval mode; training does not notice."""
-        with self.average.in_place(), _undisturbed(self.model), torch.no_grad():
+        with self.average.in_place(), undisturbed(self.model), torch.no_grad():
             yield
 
     def _judge(self, scores: Mapping[str, float]) -> bool:
         """True where the model is the best so far. With nothing to evaluate the newest is."""
-        state = self.state
         if self.evaluate is None:
             return True
-        if state.metric is None:
-            state.metric = self.settings.metric if self.settings.metric != "auto" else next(iter(scores), "")
-        if state.metric not in scores and not state.best:
-            raise TrainingError(
-                f"training.metric is {state.metric!r}, which evaluation does not give",
-                allowed=f"it gives: {', '.join(scores)}",
-            )
-        score = scores.get(state.metric, math.nan)
-        if not math.isfinite(score):
-            self.monitor.on_warning(f"step {state.step}: the dev score {state.metric} is {score}: not the best model")
-        sign = -1.0 if state.metric in LOWER_IS_BETTER else 1.0
-        best = math.isfinite(score) and (not state.best or sign * score > sign * state.best[state.metric])
-        if best:
-            state.best, state.best_step = _finite(scores), state.step
-        state.evaluations_since_best = 0 if best else state.evaluations_since_best + 1
+        best = judge(self.state, scores, self.settings.metric)
+        metric = self.state.metric or ""
+        if not math.isfinite(score := scores.get(metric, math.nan)):
+            self.monitor.on_warning(f"step {self.state.step}: the dev score {metric} is {score}: not the best model")
         return best
-
-    def _plan_evaluation(self) -> None:
-        state, settings = self.state, self.settings
-        interval = FIRST_EVALUATION
-        if settings.minutes is not None:
-            cost = sum(state.costs.get(name, 0.0) for name in ("evaluate", "save_best"))
-            interval = max(interval, cost / (EVALUATION_SHARE * 60 * settings.minutes))
-            if state.progress < 0.5:
-                interval = min(
-                    interval, 0.5
-                )  # the cost of the first, of a model that babbles, says little about the last
-        mark = round(state.next_evaluation + interval, 9)
-        if mark <= state.progress:
-            mark = state.progress + interval
-        state.next_evaluation = mark if mark < 1 - 0.3 * FIRST_EVALUATION else 2.0  # the last one is always due
 
     # --- Time --------------------------------------------------------------------------------------------------------
 
@@ -474,98 +412,35 @@ class Training:
         self.state.progress = max(self.state.progress, self._progress(self.state.elapsed))
         return stop
 
-    def _reserve(self) -> float:
-        """Seconds that the end of the run needs: the last evaluation and what is saved, going by the last ones."""
-        return sum(self.state.costs.values())
-
     def _progress(self, elapsed: float) -> float:
-        """0 … 1 by whichever limit is nearest."""
-        state, settings = self.state, self.settings
-        shares = [0.0]
-        if settings.steps is not None:
-            shares.append(state.step / settings.steps)
-        if settings.tokens is not None:
-            shares.append(state.tokens / settings.tokens)
-        if settings.minutes is not None:
-            usable = 60 * settings.minutes - self._reserve()
-            shares.append(elapsed / usable if usable > 0 else 1.0)
-        return min(1.0, max(shares))
-
-    def _limit_reached(self) -> str | None:
-        state, settings = self.state, self.settings
-        if settings.steps is not None and state.step >= settings.steps:
-            return "steps"
-        if settings.tokens is not None and state.tokens >= settings.tokens:
-            return "tokens"
-        if settings.minutes is not None:
-            end = 60 * settings.minutes - self._reserve()
-            if state.step > 0 and state.elapsed + self._step_seconds / 2 >= end:
-                return "minutes"
-        if settings.early_stop is not None and state.evaluations_since_best >= settings.early_stop:
-            return "early stop"
-        return None
+        return timing.progress_at(self.state, self.settings, elapsed)
 
     # --- Checkpoints -------------------------------------------------------------------------------------------------
 
-    def _checkpoint_due(self) -> bool:
-        state, every = self.state, self.settings.checkpoint_every
-        if state.step == 0 or state.step == self._saved_step:
-            return False
-        if every != "auto":
-            return state.step % every == 0
-        if state.evaluated == state.step:
-            return True  # so that what is kept as the best, and what a resumed run takes for the best, are the same
-        pause = max(CHECKPOINT_SECONDS, state.costs.get("checkpoint", 0.0) / CHECKPOINT_SHARE)
-        return state.elapsed - self._saved_at >= pause
-
     def _save(self) -> None:
+        """A checkpoint, on the disk once this returns, or in the background once `checkpoints.wait` does. The first of a run is
+        never left to the background: it tells what the last one, which is waited for, will take."""
         began = self.clock()
-        if (name := self._not_finite()) is not None:  # the same on every rank
+        background = self.settings.save_in_background and "checkpoint" in self.state.costs
+        if (name := self.snapshot.not_finite()) is not None:  # the same on every rank
             raise TrainingError(
                 f"step {self.state.step}: {name} is not finite any more, so it is not saved",
                 allowed="an update was too large; the last checkpoint is from before and whole",
                 fix="begin again with a lower training.lr",
             )
-        generators = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            generators["cuda"] = torch.cuda.get_rng_state(self.device)
-        found = {}
-        for name, one in generators.items():
-            on = self.device if self.device.type == "cuda" else one.device
-            for rank, state in enumerate(self.ranks.collect(one.to(on))):
-                found[f"{name}.{rank}"] = state
+        tensors = self.snapshot.tensors()
         if self.ranks.leads:
             assert self.log is not None
             assert self.ledger is not None
             self.ledger.sync()
             self.state.log_position = self.log.position
             self.state.average_updates = self.average.updates
-            tensors = {
-                "weights": self._kept(),
-                "optimizer": self.optimizer.state(),
-                "averages": self.average.state(),
-                "random": found,
-            }
-            numbers = {
-                "format": 1,
-                "state": asdict(self.state),
-                "settings": self.settings.model_dump(mode="json"),
-                "batches": self.source.fingerprint,
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-                "ranks": self.ranks.world,
-            }
-            if self.settings.lora is not None:
-                numbers["base"] = signature(self.model, self.parameters)
-            self.checkpoints.save(self.state.step, tensors, numbers)
+            save = self.checkpoints.save_in_background if background else self.checkpoints.save
+            save(self.state.step, tensors, self.snapshot.numbers(self.state))
         self.ranks.wait()
-        self.state.costs["checkpoint"] = self.ranks.hear({"": self.clock() - began})[""]
+        if not background:
+            self.state.costs["checkpoint"] = self.ranks.hear({"": self.clock() - began})[""]
         self._saved_step, self._saved_at = self.state.step, self.state.elapsed
-
-    def _kept(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of the model: all of it; beside adapters, whose base is on the disk, only what is learnt."""
-        kept = dict(self.model.named_parameters()) if self.settings.lora is None else self.parameters
-        return {**kept, **dict(self.model.named_buffers())}
 
     def _begin(self, *, resume: bool) -> None:
         """Restore the newest checkpoint, or make sure that one will fit."""
@@ -587,32 +462,12 @@ class Training:
             require_space(self.run.path, copies * weights)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        numbers = checkpoint.numbers
-        where = checkpoint.folder
-        self._compare(numbers, where)
+        for doubt in self.snapshot.compare(checkpoint):
+            self.monitor.on_warning(doubt)
         warned = self.state.warnings
-        self.state = State(**numbers["state"])
+        self.state = self.snapshot.restore(checkpoint)
         self.state.warnings += warned
         self.monitor.warnings = self.state.warnings
-        kept = checkpoint.tensors
-        own = self._kept()
-        found = kept["weights"]
-        wrong = sorted(
-            name for name in own.keys() | found.keys()
-            if name not in own or name not in found or own[name].shape != found[name].shape
-        )  # fmt: skip
-        if wrong:
-            raise CheckpointError(f"is of another model: {wrong[0]} differs", where=where)
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(found[name])
-        self.optimizer.load(kept["optimizer"])
-        self.average.load(kept["averages"], self.state.average_updates)
-        states = kept["random"]
-        if f"cpu.{self.ranks.rank}" in states:
-            torch.set_rng_state(states[f"cpu.{self.ranks.rank}"])
-        if self.device.type == "cuda" and f"cuda.{self.ranks.rank}" in states:
-            torch.cuda.set_rng_state(states[f"cuda.{self.ranks.rank}"], self.device)
         self._saved_step = self.state.step
         if self.state.finished is not None:
             return
@@ -621,105 +476,39 @@ class Training:
                 f"{self.run.metrics} had lost lines: the curves have a gap before step {self.state.step}"
             )
         if self.ledger is not None and not self.ledger.cut(self.state.step):
-            self.monitor.on_warning(f"{self.run.ledger} had lost entries: what some steps used is not known for certain")
-        self.monitor.on_message(f"going on from step {self.state.step} ({where})")
-
-    def _compare(self, numbers: Mapping[str, Any], where: Any) -> None:
-        """Refuse to go on with another plan; say what may change the last bits."""
-        if numbers["format"] != 1:
-            raise CheckpointError(f"has format {numbers['format']}, this version reads 1", where=where)
-        now, then = self.settings.model_dump(mode="json"), numbers["settings"]
-        fields = type(self.settings).model_fields
-        for name in now:
-            if name in FREE:
-                continue
-            before = then.get(name, fields[name].default)  # an option that is newer than the run
-            if now[name] != before:
-                raise CheckpointError(
-                    f"training.{name} was {before} when the run began and is {now[name]}",
-                    where=where,
-                    fix="a run goes on with the plan it was begun with: put it back, or begin another run",
-                )
-        if numbers["batches"] != self.source.fingerprint:
-            raise CheckpointError("the data is not what the run was begun with", where=where, fix="begin another run")
-        if self.settings.lora is not None and numbers["base"] != signature(self.model, self.parameters):
-            raise CheckpointError(
-                "the model under the adapters is not the one that the run was begun with", where=where,
-                fix="give that one with --init",
-            )  # fmt: skip
-        here = {"torch": torch.__version__, "threads": torch.get_num_threads(), "ranks": self.ranks.world}
-        for name, value in here.items():
-            if numbers[name] != value:
-                self.monitor.on_warning(
-                    f"the run was begun with {name} {numbers[name]} and goes on with {value}: not bit for bit the same"
-                )
+            self.monitor.on_warning(
+                f"{self.run.ledger} had lost entries: what some steps used is not known for certain"
+            )
+        self.monitor.on_message(f"going on from step {self.state.step} ({checkpoint.folder})")
 
     # --- What is told ------------------------------------------------------------------------------------------------
 
     def _start(self) -> RunStart:
         limits = self.settings
         size = sum(parameter.numel() for parameter in self.parameters.values())
-        return RunStart(self.state.step, limits.steps, limits.minutes, limits.tokens, size, limits.rates)
+        return RunStart(
+            self.state.step, limits.steps, limits.minutes, limits.tokens, size, limits.optimizer, by_role(limits)
+        )
 
     def _report_rest(self) -> None:
-        if self.state.sums.get("seconds", 0.0) > 0:
+        if not tally.is_empty(self.state):
             self._report()
 
     def _report(self) -> None:
-        state = self.state
-        sums, state.sums = state.sums, {"tokens_before": state.tokens}
-        means = {
-            name.removesuffix(".count"): sums[name.removesuffix(".count")] / number
-            for name, number in sums.items()
-            if name.endswith(".count")
-        }
-        mean = sums.get("loss", 0.0) / sums["count"] if "count" in sums else math.nan
-        loss = means.pop("nll", mean)
-        if loss != mean:
-            means["objective"] = mean
-        epoch, fraction = self.source.where(state.step)
-        elapsed = self._now()
+        state, elapsed = self.state, self._now()
         progress = max(state.progress, self._progress(elapsed))
-        seconds = sums["seconds"]
+        remaining = timing.remaining(self.settings, elapsed, progress)
+        place, ceiling = self.source.where(state.batches), self.ceiling and self.ceiling * self.ranks.world
         self.monitor.on_step(
-            StepReport(
-                step=state.step,
-                epoch=epoch,
-                epoch_fraction=fraction,
-                loss=loss,
-                lr=sums["lr"],
-                grad_norm=sums.get("norm", math.nan),
-                tokens=state.tokens,
-                tokens_per_second=sums["tokens"] / seconds if seconds > 0 else 0.0,
-                elapsed=elapsed,
-                progress=progress,
-                remaining=self._remaining(elapsed, progress),
-                metrics=means,
-            )
+            tally.take(state, place=place, elapsed=elapsed, progress=progress, remaining=remaining, ceiling=ceiling)
         )
 
-    def _remaining(self, elapsed: float, progress: float) -> float | None:
-        if self.settings.minutes is not None:
-            by_clock = max(0.0, 60 * self.settings.minutes - elapsed)
-            if self.settings.steps is None and self.settings.tokens is None:
-                return by_clock
-        return elapsed * (1 - progress) / progress if progress > 0 else None
-
     def _look_for_spike(self, loss: float, batches: list[Batch | None]) -> None:
-        """Warn of a loss six standard deviations above the running mean, at most once in a hundred steps."""
-        spike, step = self.state.spike, self.state.step
-        deviation = math.sqrt(spike["variance"])
-        beyond = loss - spike["mean"] > SPIKE_SIGMAS * deviation
-        if spike["n"] >= SPIKE_AFTER and deviation > 0 and beyond and step - spike["warned"] >= 100:
-            spike["warned"] = step
+        before, step = self.state.spike["mean"], self.state.step
+        if jumped(self.state.spike, loss, step):
             self.monitor.on_warning(
-                f"step {step}: the loss jumped to {loss:.3f}, from {spike['mean']:.3f} before ({self._names(batches)})"
+                f"step {step}: the loss jumped to {loss:.3f}, from {before:.3f} before ({self._names(batches)})"
             )
-        memory = min(SPIKE_MEMORY, spike["n"] / (spike["n"] + 1))
-        difference = loss - spike["mean"]
-        spike["mean"] += (1 - memory) * difference
-        spike["variance"] = memory * (spike["variance"] + (1 - memory) * difference * difference)
-        spike["n"] += 1
 
     def _result(self, *, already_finished: bool = False) -> TrainingResult:
         state = self.state
@@ -737,43 +526,5 @@ class Training:
             already_finished=already_finished,
         )
 
-    def _batches_from(self, step: int) -> Iterator[list[Batch | None]]:
-        while True:
-            yield [self.source.batch(step, micro) for micro in range(self.settings.accumulate)]
-            step += 1
-
 
 _INTERRUPTED, _FAILED = "\0interrupted", "\0failed"
-
-
-@contextlib.contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards modes and generators as they were, so that looking at a model does not change its training."""
-    modes = [(module, module.training) for module in model.modules()]
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    generators = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 (whoever uses it finds it unchanged)
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        torch.set_rng_state(generators[0])
-        random.setstate(generators[1])
-        np.random.set_state(generators[2])  # noqa: NPY002
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-
-
-@contextlib.contextmanager
-def _quiet_collector() -> Iterator[None]:
-    """What lives already is not looked at again by Python's garbage collector at every few hundred tensors."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-def _finite(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name: score for name, score in scores.items() if math.isfinite(score)}

@@ -29,7 +29,9 @@ class RunStart:
     minutes: float | None
     tokens: int | None
     parameters: int
+    optimizer: str
     rates: Mapping[str, float]
+    """The highest of each role of parameters."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class StepReport:
     """Seconds, estimated."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """What else the objective measures, per target."""
+    of_ceiling: float | None = None
+    """The model's matrix products a second, as a share of what this machine can; None where that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ class RunLog(Silent):
         curves = {
             "loss": report.loss, **report.metrics, "lr": report.lr, "grad_norm": report.grad_norm,
             "tokens": report.tokens, "tokens_per_second": report.tokens_per_second,
+            **({} if report.of_ceiling is None else {"of_ceiling": report.of_ceiling}),
         }  # fmt: skip
         self._write({"step": report.step, "epoch": report.epoch, **curves, "elapsed": report.elapsed})
         self._plot(report.step, {f"train/{name}": value for name, value in curves.items()})

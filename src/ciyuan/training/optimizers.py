@@ -12,6 +12,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from ciyuan.training.rates import Learner, by_role, resolve
 from ciyuan.training.settings import TrainingSettings
 
 POLAR_EXPRESS = (
@@ -49,10 +50,14 @@ class Optimizer(Protocol):
 def build_optimizer(
     groups: Mapping[str, Sequence[nn.Parameter]], names: Mapping[Tensor, str], settings: TrainingSettings
 ) -> Optimizer:
-    """groups: parameters by role, as the model's `parameter_groups` gives them. names: what each is called in a checkpoint."""
-    rates, shares = settings.rates, layer_shares(names, settings.layer_decay)
+    """groups: parameters by role, as the model's `parameter_groups` gives them. names: what each is called in a checkpoint.
+
+    settings: what is auto in them is as for a new model with its norms before the sums.
+    """
+    settings = resolve(settings, Learner())
+    rates, shares = by_role(settings), layer_shares(names, settings.layer_decay)
     muon = settings.optimizer == "muon"
-    betas = ((0.8, 0.95) if muon else (0.9, 0.98)) if settings.betas == "auto" else settings.betas
+    assert settings.betas != "auto", "resolved by now"
     rest = {role: list(group) for role, group in groups.items() if group and not (muon and role == "hidden")}
     parts: list[Optimizer] = []
     if muon and groups.get("hidden"):
@@ -69,7 +74,7 @@ def build_optimizer(
         )
     if rest:
         parts.append(
-            AdamW(rest, names, rates, shares, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay)
+            AdamW(rest, names, rates, shares, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
         )
     return Together(parts)
 

@@ -20,6 +20,7 @@ def rate(settings: TrainingSettings, progress: float, step: int) -> float:
     The warm-up rises in a straight line and multiplies what the schedule gives, so that the two need not know each other.
     """
     progress = min(1.0, max(0.0, progress))
+    assert settings.warmup != "auto", "resolved by now"
     warmed = _warmed(settings.warmup, progress, step)
     shape = SCHEDULES[settings.schedule](progress, warmed, settings.decay)
     return min(1.0, warmed) * (settings.final_lr + (1 - settings.final_lr) * shape)

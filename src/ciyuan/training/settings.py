@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ciyuan.config import Settings
 from ciyuan.model.lora import LoraSettings
 
 OptimizerName = Literal["adamw", "muon"]
 ScheduleName = Literal["constant", "linear", "constant-linear", "cosine", "inverse-sqrt"]
+
+MOST_THREADS = 1024
+"""Beyond any machine; a system that is asked for more may refuse in the middle of a run."""
 
 
 class TrainingSettings(Settings):
@@ -22,23 +25,33 @@ class TrainingSettings(Settings):
         "Of several limits (steps, minutes, tokens) the first to be reached ends the run",
     )  # fmt: skip
     tokens: int | None = Field(default=None, ge=1, description="Tokens to train on, both sides counted, no padding")
-    batch_tokens: int = Field(
-        default=600, ge=1, description="Budget of a batch: rows times its widest side, padding included"
+    batch_tokens: int | Literal["auto"] = Field(
+        default=600,
+        description="Budget of a batch: rows times its widest side, padding included; auto: by width and length of the run",
     )
     accumulate: int = Field(default=4, ge=1, description="Batches whose gradients are added up before one update")
+    batch_ramp: float = Field(
+        default=0.0, ge=0, le=1, description="Share of the run over which updates grow from one batch to all of accumulate; 0: none"
+    )
+    length_ramp: float = Field(
+        default=0.0, ge=0, le=1, description="Of running text: share of the run in whose first half rows are cut into quarters, "
+        "and in the second into halves, so that the same tokens are learnt from with less before them; 0: none",
+    )  # fmt: skip
 
-    optimizer: OptimizerName = Field(
-        default="muon", description="muon: Muon on the matrices of the blocks and AdamW on the rest; adamw: on all"
-    )
+    optimizer: OptimizerName | Literal["auto"] = Field(
+        default="auto", description="muon: Muon on the matrices of the blocks and AdamW on the rest; adamw: on all; auto: muon, "
+        "but adamw for a model that others have trained",
+    )  # fmt: skip
     lr: float | Literal["auto"] = Field(
-        default="auto", description="Rate of the matrices of the blocks; auto: 0.02 under muon, 0.001 under adamw"
+        default="auto", description="Rate of the matrices of the blocks; auto, here and below: what suits the kind of model "
+        "and what it starts from, as the run says when it begins",
+    )  # fmt: skip
+    embedding_lr: float | Literal["auto"] = Field(
+        default="auto", description="Rate of the tables; auto: in proportion to lr, where that is given"
     )
-    embedding_lr: float | Literal["auto"] = Field(default="auto", description="auto: 2 × lr under muon, else lr")
-    head_lr: float | Literal["auto"] = Field(
-        default="auto", description="Rate of an untied head. auto: 0.2 × lr under muon, else lr"
-    )
+    head_lr: float | Literal["auto"] = Field(default="auto", description="Rate of an untied head")
     other_lr: float | Literal["auto"] = Field(
-        default="auto", description="Rate of norms, biases and relative positions. auto: lr"
+        default="auto", description="Rate of norms, biases and relative positions"
     )
     betas: tuple[float, float] | Literal["auto"] = Field(
         default="auto", description="AdamW's. auto: 0.8, 0.95 beside muon, else 0.9, 0.98"
@@ -52,8 +65,8 @@ class TrainingSettings(Settings):
     iterations: int = Field(default=3, ge=1, le=8, description="How many of them, one after the other")
 
     schedule: ScheduleName = Field(default="constant-linear", description="How the rates fall in the course of the run")
-    warmup: int | float = Field(
-        default=0.02, ge=0, description="Rise from zero over this share of the run; from 1 on: over so many steps"
+    warmup: int | float | Literal["auto"] = Field(
+        default="auto", description="Rise from zero over this share of the run; from 1 on: over so many steps"
     )
     decay: float = Field(default=0.5, gt=0, le=1, description="Share of the run over which constant-linear falls")
     final_lr: float = Field(default=0.0, ge=0, le=1, description="Share of the rates that is left at the end")
@@ -97,6 +110,9 @@ class TrainingSettings(Settings):
         default="auto", description="Steps between checkpoints; auto: once a minute, seldom enough to cost under 5 %"
     )
     keep_checkpoints: int = Field(default=2, ge=1, description="How many checkpoints are kept")
+    save_in_background: bool = Field(
+        default=False, description="Train on while a checkpoint is written, from a copy that takes as much memory as it does disk"
+    )
     log_every: int = Field(default=10, ge=1, description="Steps between lines of metrics.jsonl")
     metric: str = Field(
         default="auto", description="Score by which the best model is kept; auto: the first that evaluation gives"
@@ -110,9 +126,19 @@ class TrainingSettings(Settings):
     )
 
     seed: int = Field(default=0, ge=0, lt=2**63, description="Decides order, dropout and initialisation")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: mixed, weights stay fp32")
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        default="fp32",
+        description="bf16: mixed, weights stay fp32; auto: what is quicker where the sizes are decided by trial, else fp32",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU if there is one")
     threads: int | Literal["auto"] = Field(default="auto", description="CPU threads; auto: one per core")
+
+    @field_validator("batch_tokens")
+    @classmethod
+    def _some_tokens(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("batch_tokens must be at least 1, or auto")
+        return value
 
     @model_validator(mode="before")
     @classmethod
@@ -123,7 +149,7 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _sense(self) -> TrainingSettings:
-        for name in ("lr", "embedding_lr", "head_lr", "other_lr"):
+        for name in ("lr", "embedding_lr", "head_lr", "other_lr", "warmup"):
             value = getattr(self, name)
             if value != "auto" and value < 0:
                 raise ValueError(f"{name} must be at least 0")
@@ -137,21 +163,14 @@ class TrainingSettings(Settings):
             value = getattr(self, name)
             if value != "auto" and value < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.threads != "auto" and self.threads > MOST_THREADS:
+            raise ValueError(f"threads must be at most {MOST_THREADS}")
         if self.schedule == "inverse-sqrt" and self.warmup == 0:
             raise ValueError("schedule inverse-sqrt needs a warmup: it falls in proportion to it")
         return self
 
     @property
-    def rates(self) -> dict[str, float]:
-        """The highest rate of each group of parameters, by the role that `parameter_groups` gives it.
-
-        Source: under muon, Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), and trials on translation.
-        """
-        muon = self.optimizer == "muon"
-        lr = (0.02 if muon else 1e-3) if self.lr == "auto" else self.lr
-        ratio = {"embedding": 2.0, "head": 0.2, "other": 1.0} if muon else {"embedding": 1.0, "head": 1.0, "other": 1.0}
-        given = {"embedding": self.embedding_lr, "head": self.head_lr, "other": self.other_lr}
-        rates = {name: lr * ratio[name] if value == "auto" else value for name, value in given.items()}
-        if self.lora is not None:
-            rates["adapter"] = self.lora.lr
-        return {"hidden": lr, **rates}
+    def batch_budget(self) -> int:
+        """batch_tokens, which is decided before the first batch."""
+        assert isinstance(self.batch_tokens, int), "decided by now"
+        return self.batch_tokens

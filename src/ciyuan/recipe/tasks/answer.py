@@ -94,7 +94,8 @@ class PointAtAnswer(_Answer):
                 fix=f"set data.max_length to {config.max_positions}: longer passages are read in windows",
             )
         return SpanAnswering(
-            pad_id=config.pad_id, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id, max_length=recipe.data.max_length,
+            pad_id=config.pad_id, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id,
+            between=tokenizer.around.between or None, max_length=recipe.data.max_length,
             stride=recipe.objective.stride, token_types=config.n_token_types > 1,
         )  # fmt: skip
 
@@ -102,7 +103,9 @@ class PointAtAnswer(_Answer):
         """An example costs what its windows do: as if all of it were one row, but no more than a row can hold, each."""
         store, training = materials.prepared.train, materials.recipe.training
         lengths = store.lengths("question") + store.lengths("passage")
-        return Loader(lengths.clip(max=_most(materials)), training.batch_tokens, training.seed, extra=3), store.examples
+        assert isinstance(materials.objective, SpanAnswering)
+        budget, extra = training.batch_budget, materials.objective.n_markers
+        return Loader(lengths.clip(max=budget - extra), budget, training.seed, extra=extra), store.examples
 
 
 class WriteAnswer(_Answer):
@@ -124,14 +127,11 @@ class WriteAnswer(_Answer):
         assert config.eos_id is not None, "whoever writes knows its end"
         return Seq2Seq(
             pad_id=config.pad_id, start_id=config.decoder_start, eos_id=config.eos_id, first_id=config.first_id,
+            source_head=config.source_head, source_tail=config.source_tail,
             label_smoothing=smoothing,
         )  # fmt: skip
 
     def batches(self, materials: Materials) -> tuple[Any, Examples]:
         store, training = materials.prepared.train, materials.recipe.training
         columns = ("text",) if materials.config.family == "decoder" else ("source", "target")
-        return Loader(store.lengths(*columns), training.batch_tokens, training.seed), store.examples
-
-
-def _most(materials: Materials) -> int:
-    return materials.recipe.training.batch_tokens - 3
+        return Loader(store.lengths(*columns), training.batch_budget, training.seed), store.examples

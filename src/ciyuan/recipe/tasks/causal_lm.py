@@ -44,7 +44,7 @@ class CausalLanguageModel(Usual):
         recipe = materials.recipe
         loader = PackedLoader(
             materials.prepared.train, width=min(recipe.data.max_length, materials.config.max_positions),
-            batch_tokens=recipe.training.batch_tokens, seed=recipe.training.seed,
+            batch_tokens=recipe.training.batch_budget, seed=recipe.training.seed,
         )  # fmt: skip
         return loader, loader.examples
 

@@ -32,11 +32,11 @@ class Chat(Usual):
 
     def batches(self, materials: Materials) -> tuple[Any, Examples]:
         store, training = materials.prepared.train, materials.recipe.training
-        return Loader(store.lengths("text"), training.batch_tokens, training.seed), store.examples
+        return Loader(store.lengths("text"), training.batch_budget, training.seed), store.examples
 
     def quick(self, materials: Materials, model: Transformer) -> dict[str, float]:
         store = dev_store(materials)
-        loader = Loader(store.lengths("text"), materials.recipe.training.batch_tokens, shuffle=False)
+        loader = Loader(store.lengths("text"), materials.recipe.training.batch_budget, shuffle=False)
         batches = in_batches(materials.objective, loader, store.examples, None)
         nll = dev_loss(model, materials.objective, batches)["nll"]
         return {"perplexity": perplexity(nll), "nll": nll}

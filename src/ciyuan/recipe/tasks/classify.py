@@ -42,6 +42,7 @@ class Classify(Usual):
             pad_id=config.pad_id,
             head_id=tokenizer.cls_id if encoder else config.bos_id,
             tail_id=tokenizer.sep_id if encoder else config.eos_id,
+            between=tokenizer.around.between if encoder and tokenizer.around.between else None,
             n_labels=len(prepared.labels),
             pairs=recipe.data.second is not None,
             token_types=config.n_token_types > 1,
@@ -55,7 +56,9 @@ class Classify(Usual):
         lengths = store.lengths("text")
         if materials.recipe.data.second is not None:
             lengths = lengths + store.lengths("second")
-        return Loader(lengths, training.batch_tokens, training.seed, extra=3), store.examples
+        assert isinstance(materials.objective, Classification)
+        extra = max(3, materials.objective.n_markers)  # three of any row, but for pairs that four stand around
+        return Loader(lengths, training.batch_budget, training.seed, extra=extra), store.examples
 
     def quick(self, materials: Materials, model: Transformer) -> dict[str, float]:
         metrics = self._scores(materials, model, QUICK_EXAMPLES).metrics

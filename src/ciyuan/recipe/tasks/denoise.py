@@ -73,7 +73,7 @@ class Denoise(Usual):
     def _batches(self, materials: Materials, store: Any) -> tuple[Any, Examples]:
         recipe = materials.recipe
         loader = PackedLoader(
-            store, width=recipe.data.max_length, batch_tokens=recipe.training.batch_tokens, seed=recipe.training.seed
+            store, width=recipe.data.max_length, batch_tokens=recipe.training.batch_budget, seed=recipe.training.seed
         )
         return loader, loader.examples
 

@@ -48,7 +48,7 @@ class MaskedLanguageModel(Usual):
         masked = MaskedLM(
             **ids, mask_id=tokenizer.mask_id, vocab_size=tokenizer.vocab_size,
             special_ids=[tokenizer.id_of_token(piece) for piece in tokenizer.special.spellings()],
-            seed=seed, units=chosen.mask, rate=chosen.mask_rate, mean_span=chosen.mean_span,
+            seed=seed, units=chosen.mask, rate=chosen.mask_rate, rate_end=chosen.mask_rate_end, mean_span=chosen.mean_span,
             label_smoothing=recipe.training.label_smoothing,
         )  # fmt: skip
         if not chosen.next_sentence:
@@ -116,8 +116,8 @@ class MaskedLanguageModel(Usual):
         training, width = materials.recipe.training, self._width(materials.recipe, materials.config)
         if materials.recipe.objective.next_sentence:
             pairs = SentencePairs(store, width=width)
-            return Loader(pairs.lengths, training.batch_tokens, training.seed, extra=3), pairs.examples
-        loader = PackedLoader(store, width=width, batch_tokens=training.batch_tokens, seed=training.seed)
+            return Loader(pairs.lengths, training.batch_budget, training.seed, extra=3), pairs.examples
+        loader = PackedLoader(store, width=width, batch_tokens=training.batch_budget, seed=training.seed)
         return loader, loader.examples
 
     def _metrics(self, materials: Materials, model: Transformer, rows: int | None) -> dict[str, float]:

@@ -36,6 +36,8 @@ class Materials:
     objective: Objective
     init: object = None
     """The folder of the model that was started from."""
+    spent: float = 0.0
+    """Seconds of the run's minutes that went into deciding its sizes."""
 
     @property
     def labels(self) -> tuple[str, ...]:

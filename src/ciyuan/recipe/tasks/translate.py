@@ -55,12 +55,14 @@ class Translate(Usual):
             start_id=config.decoder_start,
             eos_id=config.eos_id,
             first_id=config.first_id,
+            source_head=config.source_head,
+            source_tail=config.source_tail,
             label_smoothing=recipe.training.label_smoothing,
         )
 
     def batches(self, materials: Materials) -> tuple[Any, Examples]:
         settings, store = materials.recipe.training, materials.prepared.train
-        return Loader(store.lengths("source", "target"), settings.batch_tokens, settings.seed), store.examples
+        return Loader(store.lengths("source", "target"), settings.batch_budget, settings.seed), store.examples
 
     def quick(self, materials: Materials, model: Transformer) -> dict[str, float]:
         dev = _pairs(materials)
