@@ -22,6 +22,7 @@ from ciyuan.errors import DataError
 from ciyuan.objectives import Lexicon
 from ciyuan.training import checkpoint
 from ciyuan.training.checkpoint import Checkpoints
+from ciyuan.training.machine import usable_cores
 from torture.harness import Case, Tally, broken, replaced
 from torture.saves import is_right, newest, save
 
@@ -165,23 +166,34 @@ class _NoHash:
 
 
 def _price(tally: Tally, n: int, megabytes: int) -> None:
-    """The share of a save's time that goes into hashing: saves with it and without it in turn, on the disk, the quickest of each
-    (what else the machine does can only slow one down). Beside it what the two that overlap can do alone, in MB/s."""
+    """The share of a save's time that goes into hashing, and the share that training waits for where it goes on in the background:
+    saves of each kind in turn, on the disk, the quickest of each, for what else the machine does can only slow one down.
+
+    Hashing goes on beside the writing, so its share depends on what can go on at once: told too are how many cores there are for
+    it, how fast the disk takes a save that is not hashed, and how fast hashing is alone.
+    """
     tensors = _realistic(megabytes)
-    taken: dict[str, list[float]] = {"with": [], "without": []}
+    taken: dict[str, list[float]] = {"hashed": [], "not hashed": [], "background": []}
     for _ in range(n):
         for kind, times in taken.items():
             with tempfile.TemporaryDirectory(prefix="ciyuan-torture-T4-", dir=tally.disk) as folder:
-                with contextlib.ExitStack() as stack:
-                    if kind == "without":
-                        stack.enter_context(replaced(hashlib, "sha256", lambda *data: _NoHash()))
-                    began = time.perf_counter()
-                    Checkpoints(Path(folder)).save(1, tensors, {"format": 1})
-                    times.append(time.perf_counter() - began)
-    tally.see("hashing, share of a save", 1 - min(taken["without"]) / min(taken["with"]))
-    tally.see("MB of the save", megabytes)
-    tally.see("MB/s without hashing", megabytes / min(taken["without"]))
+                checkpoints, began = Checkpoints(Path(folder)), time.perf_counter()
+                if kind == "background":
+                    checkpoints.save_in_background(1, tensors, {"format": 1})
+                elif kind == "hashed":
+                    checkpoints.save(1, tensors, {"format": 1})
+                else:
+                    with replaced(hashlib, "sha256", lambda *data: _NoHash()):
+                        checkpoints.save(1, tensors, {"format": 1})
+                times.append(time.perf_counter() - began)
+                checkpoints.wait()
+    least = {kind: min(times) for kind, times in taken.items()}
+    tally.see("hashing, share of a save", 1 - least["not hashed"] / least["hashed"])
+    tally.see("cores for it", usable_cores())
+    tally.see("MB of a save", megabytes)
+    tally.see("MB/s of a save without hashing", megabytes / least["not hashed"])
     tally.see("MB/s of hashing alone", _hashing_rate())
+    tally.see("share that training waits for in the background", least["background"] / least["hashed"])
 
 
 def _realistic(megabytes: int) -> dict[str, dict[str, torch.Tensor]]:

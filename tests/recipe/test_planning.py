@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ciyuan.errors import RecipeError
-from ciyuan.recipe import builtin, planning, running
+from ciyuan.recipe import builtin, outlook, planning, running
 from ciyuan.recipe.outlook import look_ahead
 from ciyuan.recipe.planning import Ground, Plan, settle
 from ciyuan.recipe.probing import Machine, Measured
@@ -25,8 +25,9 @@ SMALL = ["training.threads=1", "data.dev=20", "training.log_every=1", "data.max_
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_cache_and_no_other_process(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setenv("CIYUAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(outlook, "footprint", lambda *arguments, **options: 10**9)  # a process of its own: test_outlook
 
 
 def recipe(task: str, folder: Path, *overrides: str, **options: Any) -> Recipe:

@@ -161,13 +161,14 @@ def _disk(materials: Materials, memory: Memory, beside: Path) -> Disk:
 def _forecast(plan: Plan, folder: Path, init: str | Path | None, monitor: Monitor) -> Iterator[Forecast]:
     """By short runs of the plan, each with a whole schedule of its own."""
     runs: list[tuple[int, dict[str, float]]] = []
+    tokenizer = plan.recipe.tokenizer.model_copy(update={"path": str(folder / "run")})  # the same, not learnt again
     for number, share in enumerate(SHARES, start=1):
         tokens = max(plan.step_tokens, round(share * plan.tokens))
         monitor.on_message(f"a short run, {number} of {len(SHARES)}: {tokens:,} tokens")
         changes = {"tokens": tokens, "steps": None, "minutes": None, "evaluate_every": 10**9, "checkpoint_every": 10**9,
                    "early_stop": None}  # fmt: skip
         training = plan.recipe.training.model_copy(update=changes)
-        short = plan.recipe.model_copy(update={"training": training})
+        short = plan.recipe.model_copy(update={"training": training, **({} if init else {"tokenizer": tokenizer})})
         with trained(short, folder / f"short-{number}", init=init, monitor=Silent()) as done:
             runs.append((done.result.tokens, dict(done.result.best)))
     for metric in runs[0][1]:

@@ -122,7 +122,7 @@ function thumbs() {
   const [layers, heads, rows, columns] = map.shape;
   const box = byId("thumbs");
   box.replaceChildren();
-  box.style.gridTemplateColumns = "auto repeat(" + heads + ", minmax(26px, 116px))";
+  box.style.gridTemplateColumns = "max-content repeat(" + heads + ", minmax(26px, 116px))";
   const cell = Math.max(1, Math.min(10, Math.floor(92 / Math.max(rows, columns))));
   for (let layer = 0; layer < layers; layer++) {
     const label = document.createElement("span");

@@ -132,6 +132,7 @@ class Training:
         self.device = next(iter(self.parameters.values())).device
         self.cost, self.ceiling = Cost.of(model), ceiling
         self.optimizer = build_optimizer(groups, names, settings)
+        self.rates = {role: rate for role, rate in by_role(settings).items() if groups.get(role)}
         self.average = Average(self.parameters, settings)
         self.snapshot = Snapshot(
             model, self.parameters, self.optimizer, self.average, settings, ranks=self.ranks, batches=source.fingerprint
@@ -487,7 +488,7 @@ class Training:
         limits = self.settings
         size = sum(parameter.numel() for parameter in self.parameters.values())
         return RunStart(
-            self.state.step, limits.steps, limits.minutes, limits.tokens, size, limits.optimizer, by_role(limits)
+            self.state.step, limits.steps, limits.minutes, limits.tokens, size, limits.optimizer, self.rates
         )
 
     def _report_rest(self) -> None:

@@ -76,7 +76,7 @@ def resolve(settings: TrainingSettings, learner: Learner) -> TrainingSettings:
     """
     optimizer = settings.optimizer
     if optimizer == "auto":
-        optimizer = "adamw" if learner.given == "released" else "muon"
+        optimizer = "adamw" if learner.given == "released" or settings.lora is not None else "muon"
     row = _muon(learner) if optimizer == "muon" else ADAMW["released" if learner.given == "released" else "new"]
     lr = row.hidden if settings.lr == "auto" else settings.lr
     changes: dict[str, Any] = {"optimizer": optimizer, "lr": lr}
