@@ -54,7 +54,7 @@ class Law:
 
 
 LAW = Law(lowest=2.1, a=0.9, alpha=0.4, b=1.6, beta=0.3, joint=2.0)
-"""Fitted to fourteen short runs: decoders of 64 to 256 features on 0.2 to 2 million tokens of English, two encoders on statutes, and
+"""Fitted to short runs: decoders of 64 to 256 features on 0.2 to 2 million tokens of English, two encoders on statutes, and
 decoders of 64, 128 and 192 features on the Three Kingdoms for five minutes (5.8, 2.3 and 1.3 million tokens, 12, 5 and 3 epochs;
 nats 4.64, 4.50, 4.51). Which sizes win, it misses by 0.03 to 0.09 nats; for 10⁹ tokens it wants 17 a parameter. `lowest` is the
 same for all sizes. `benchmarks/plan_grid.py` makes such runs."""
