@@ -119,6 +119,7 @@ def test_a_text_is_translated_as_by_theirs_and_so_after_it_was_saved(kind: str, 
         for text, ids in zip(found, not_twice, strict=True):  # theirs takes a language for text
             assert text.text.strip() == re.sub("__[a-z]+__", "", reader.decode(ids, skip_special_tokens=True)).strip()
     assert their_ids(tmp_path / "ours", texts, forbidden, n_prefix=n_prefix) == plain  # type: ignore[arg-type]
+    assert any("cannot be taught more" in note for note in loaded.notes) == (kind == "marian")
     said = any("names no language to write" in note for note in loaded.notes)
     assert said == (kind == "m2m100 without a language to write")
 

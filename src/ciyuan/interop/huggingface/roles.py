@@ -98,6 +98,10 @@ def agreed(tokenizer: Tokenizer, described: Described, *, ours: bool) -> tuple[T
             notes.append(
                 "it names no language to write: set forced_bos_token_id in generation_config.json to the id of one"
             )
+    if tokenizer.reads_only:
+        notes.append(
+            "what it writes was cut by another tokeniser, target.spm: it translates, and cannot be taught more"
+        )
     if not tokenizer.has("pad"):
         notes.append(NO_PAD)
     return tokenizer, config.model_copy(update=changes), notes
