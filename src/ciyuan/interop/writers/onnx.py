@@ -208,8 +208,7 @@ def _quantise(path: Path) -> None:
     large = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) > LARGEST_GRAPH
     draft = path.with_name(f"tmp-{path.name}")
     with _quiet():
-        # With signed weights, a processor without VNNI cuts off sums of two products at 16 bits.
-        quantize_dynamic(path, draft, weight_type=QuantType.QUInt8, use_external_data_format=large)
+        quantize_dynamic(path, draft, weight_type=QuantType.QInt8, use_external_data_format=large)
     for old in path.parent.glob(f"{path.name}*"):
         old.unlink()
     draft.rename(path)
